@@ -1,0 +1,1 @@
+"""Files that ship with the package: recipes, evals and the embedded model."""

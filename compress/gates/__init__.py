@@ -1,0 +1,1 @@
+"""What must hold, and the pure decision whether it does."""
