@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import CLIPConfig, CLIPModel
 
-from compress.data.scenes import canvas, charts, pins, reading, relations, shapes
+from compress.data.scenes import canvas, charts, pages, pins, reading, relations, shapes
 from compress.data.scenes.codes import ALPHABET, look_alikes, sample_code
 from compress.data.scenes.scene import SIZE, Scene, pick, stream
 
@@ -49,6 +49,7 @@ class Settings:
     weight_decay: float = 0.05
     warmup: float = 0.03
     curriculum: tuple[float, float] = (0.04, 0.40)
+    pages: tuple[float, float, float] = (0.3462, 0.85, 0.4)
     vision_width: int = 192
     vision_depth: int = 4
     text_width: int = 128
@@ -75,7 +76,9 @@ def save_processor(folder: Path, settings: Settings) -> None:
     from transformers import CLIPImageProcessorPil, CLIPProcessor, PreTrainedTokenizerFast
 
     vocab = {token: at for at, token in enumerate(vocabulary())}
-    core = Tokenizer(models.WordPiece(vocab, unk_token="<unk>", continuing_subword_prefix="", max_input_chars_per_word=64))
+    core = Tokenizer(
+        models.WordPiece(vocab, unk_token="<unk>", continuing_subword_prefix="", max_input_chars_per_word=64)
+    )
     core.normalizer = normalizers.NFKC()
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     core.post_processor = processors.TemplateProcessing("<bos> $A <eos>", special_tokens=[("<bos>", 1), ("<eos>", 3)])
@@ -120,6 +123,9 @@ def easy_reading(rng: np.random.Generator) -> Scene:
 
 def training_scene(rng: np.random.Generator, settings: Settings, index: int) -> tuple[str, Scene]:
     """The scene at a place in the run; how often it is an easy one falls with the curriculum."""
+    first, last, share = settings.pages
+    if first <= index / (settings.steps * settings.batch) < last and rng.random() < share:
+        return "pages", pages.render(rng, "train", index)
     kinds, shares = zip(*MIXTURE, strict=True)
     kind = str(rng.choice(kinds, p=shares))
     if kind != "reading":
@@ -329,7 +335,9 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 def main() -> None:
     """Read the command line, train, and write the model folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, help="folder that gets weights, config and processor files")
+    parser.add_argument(
+        "--output", type=Path, required=True, help="folder that gets weights, config and processor files"
+    )
     parser.add_argument("--run", type=Path, default=Path("runs/pocket_clip"), help="folder of the checkpoint")
     parser.add_argument("--seed", type=int, default=Settings.seed)
     parser.add_argument("--steps", type=int, default=Settings.steps)

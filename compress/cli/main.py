@@ -30,7 +30,9 @@ class Commands(click.Group):
             return None
         return found
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
             hint = names.did_you_mean(args[0], self.list_commands(ctx))
             ctx.fail(f"no command {args[0]!r}" + (f" ({hint})" if hint else ""))
@@ -66,14 +68,14 @@ def main(argv: list[str] | None = None) -> int:
     except MemoryError:
         click.echo("compress: out of memory; free some or use a smaller batch, then run again", err=True)
         return 7
+    except BrokenPipeError:  # the reader of our output has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:
         if error.errno in _OUT_OF_ROOM:
             click.echo(f"compress: {error.strerror}: {error.filename}; make room, then run again", err=True)
             return 7
         return _bug()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except Exception:
         return _bug()
 

@@ -1,0 +1,1 @@
+"""The story: recipe in, measured and settled artifact out."""

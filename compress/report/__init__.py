@@ -1,0 +1,1 @@
+"""What people read of a gate report: an HTML page, a model card, and views for the terminal."""

@@ -83,7 +83,12 @@ def text_width(text: str, name: str, size: int) -> float:
 
 
 def draw_text(
-    canvas: NDArray[np.float32], text: str, face: tuple[str, int], at: tuple[int, int], colour: Colour, angle: float = 0.0
+    canvas: NDArray[np.float32],
+    text: str,
+    face: tuple[str, int],
+    at: tuple[int, int],
+    colour: Colour,
+    angle: float = 0.0,
 ) -> tuple[Mark, ...]:
     """Draw a text with its top left at `at`, turned by `angle` degrees about its middle; returns a `char` mark per glyph."""
     used = font(*face)

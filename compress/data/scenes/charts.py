@@ -61,9 +61,7 @@ def _values(rng: np.random.Generator, split: str, colours: list[str]) -> list[in
             return values
 
 
-def _value(
-    rng: np.random.Generator, split: str, colours: list[str], values: list[int]
-) -> tuple[str, tuple[str, ...]]:
+def _value(rng: np.random.Generator, split: str, colours: list[str], values: list[int]) -> tuple[str, tuple[str, ...]]:
     asked = int(rng.integers(len(colours)))
     colour, value = colours[asked], values[asked]
     told = [text for other in values if (text := VALUE.format(colour, other)) and other != value]
@@ -77,9 +75,7 @@ def _value(
     return VALUE.format(colour, value), tuple(told[:5])
 
 
-def _order(
-    rng: np.random.Generator, split: str, colours: list[str], values: list[int]
-) -> tuple[str, tuple[str, ...]]:
+def _order(rng: np.random.Generator, split: str, colours: list[str], values: list[int]) -> tuple[str, tuple[str, ...]]:
     a, b = 0, 1
     if rng.random() < 0.5:
         a, b = b, a

@@ -56,7 +56,7 @@ def look_alikes(rng: np.random.Generator, code: str, count: int, confusable_shar
 
     About `confusable_share` of them change a character into one it is taken for, as far as the code has such
     characters; the rest change it into any other. Where a short code has too few neighbours in its split, codes
-    with two changed characters fill up.
+    with two changed characters fill up; the small calibration split may have fewer than `count` even so.
     """
     split = code_split(code)
     near = [_changed(code, at, to) for at in range(len(code)) for to in confusable_with(code[at])]
@@ -65,7 +65,9 @@ def look_alikes(rng: np.random.Generator, code: str, count: int, confusable_shar
     others = [_changed(code, at, to) for at in range(len(code)) for to in ALPHABET if to != code[at]]
     others = [other for other in others if other not in found and code_split(other) == split]
     found |= dict.fromkeys(_sample(rng, others, min(len(others), count - len(found))))
-    while len(found) < count:
+    for _ in range(100 * count):
+        if len(found) >= count:
+            break
         base = pick(rng, others or near or [code])
         other = _changed(base, int(rng.integers(len(code))), pick(rng, ALPHABET))
         if other != code and code_split(other) == split:

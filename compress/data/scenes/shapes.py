@@ -46,9 +46,7 @@ def render(rng: np.random.Generator, split: str, index: int) -> Scene:
     template = pick(rng, TEMPLATES[split])
     others = tuple(template.format(other) for other in names if other != name)
     large = "large" if size >= 24 else "small"
-    return Scene(
-        canvas.wear(rng, canvas.finish(image)), template.format(name), others, {"extent": large}, (mark,)
-    )
+    return Scene(canvas.wear(rng, canvas.finish(image)), template.format(name), others, {"extent": large}, (mark,))
 
 
 def grey_background(rng: np.random.Generator) -> NDArray[np.float32]:
@@ -68,9 +66,7 @@ def shade(rng: np.random.Generator, colour: str) -> Colour:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def draw_shape(
-    rng: np.random.Generator, image: NDArray[np.float32], name: str, at: tuple[int, int], size: int
-) -> Mark:
+def draw_shape(rng: np.random.Generator, image: NDArray[np.float32], name: str, at: tuple[int, int], size: int) -> Mark:
     """Draw '<colour> <shape>' into the square of side `size` at `at`; returns its mark."""
     colour, shape = name.split()
     fine = 4  # drawn at four times the size and reduced, for smooth edges

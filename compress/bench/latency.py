@@ -1,0 +1,126 @@
+"""Paired latency: reference and candidate in turn in one process, so that a busy machine slows both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from compress.core.progress import Progress, Silent
+from compress.core.score import Score
+from compress.data import child
+from compress.data.child import Data, Limits
+
+WORKER = "compress.bench.worker"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is timed: batch sizes, pairs per tower and batch, calls per pair (their median counts), warm-up calls.
+
+    `threads` is the same for both sides; 0 means as many as there are cores.
+    """
+
+    batches: tuple[int, ...] = (1, 8)
+    pairs: int = 9
+    repeats: int = 5
+    warm_up: int = 3
+    threads: int = 0
+    limits: Limits = field(default_factory=Limits)
+    progress: Progress = field(default_factory=Silent)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One tower at one batch size: milliseconds per call of each pair."""
+
+    tower: str
+    batch: int
+    reference: tuple[float, ...]
+    candidate: tuple[float, ...]
+
+    @property
+    def ratio(self) -> Score:
+        """Candidate over reference, by pair: the median between the lowest and the highest.
+
+        The range of n values holds the true median with probability 1 - 2 ** (1 - n), whatever their distribution.
+        """
+        return spread([new / old for old, new in zip(self.reference, self.candidate, strict=True)])
+
+    def data(self) -> Data:
+        """As JSON-like data, with items per second at the median."""
+        old, new = median(self.reference), median(self.candidate)
+        return {
+            "tower": self.tower,
+            "batch": self.batch,
+            "reference_ms": _ends(self.reference),
+            "candidate_ms": _ends(self.candidate),
+            "ratio": _ends([b / a for a, b in zip(self.reference, self.candidate, strict=True)]),
+            "pairs": len(self.reference),
+            "reference_per_second": 1e3 * self.batch / old,
+            "candidate_per_second": 1e3 * self.batch / new,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """All rows, and the bytes by which the peak resident memory grew when a folder was opened and run on its own."""
+
+    rows: tuple[Row, ...]
+    reference_memory: int
+    candidate_memory: int
+
+    def scores(self) -> dict[str, Score]:
+        """Metrics for gates: the worst ratio of each tower and of both, and the ratio of memory."""
+        slowest = {
+            f"latency.{tower}_ratio": self._worst(tower) for tower in dict.fromkeys(row.tower for row in self.rows)
+        }
+        return {
+            "latency.ratio": max(slowest.values(), key=lambda score: score.value),
+            **slowest,
+            "memory.ratio": Score.exact(self.candidate_memory / max(self.reference_memory, 1)),
+            "memory.peak": Score.exact(float(self.candidate_memory)),
+        }
+
+    def _worst(self, tower: str) -> Score:
+        return max((row.ratio for row in self.rows if row.tower == tower), key=lambda score: score.value)
+
+    def data(self) -> Data:
+        """As JSON-like data."""
+        return {
+            "rows": [row.data() for row in self.rows],
+            "reference_memory": self.reference_memory,
+            "candidate_memory": self.candidate_memory,
+        }
+
+
+def measure(reference: Path, candidate: Path, plan: Plan) -> Latency:
+    """Time the towers of two folders. Raises EnvironmentFailure where a provider asked for does not run."""
+    asked = {name: getattr(plan, name) for name in ("batches", "pairs", "repeats", "warm_up", "threads")}
+    folders = {"reference": str(reference.resolve()), "candidate": str(candidate.resolve())}
+    what = f"timing {candidate.name} against {reference.name}"
+    told = child.run(WORKER, {**asked, **folders}, plan.limits, plan.progress, what)
+    return Latency(tuple(map(_row, told["rows"])), *(_memory(folder, asked, plan) for folder in folders.values()))
+
+
+def _memory(folder: str, asked: Data, plan: Plan) -> int:
+    told = child.run(WORKER, {**asked, "folder": folder}, plan.limits, plan.progress, f"memory of {Path(folder).name}")
+    return int(told["bytes"])
+
+
+def _row(told: Any) -> Row:
+    old, new = zip(*told["times"], strict=True)
+    return Row(told["tower"], told["batch"], old, new)
+
+
+def spread(values: Sequence[float]) -> Score:
+    """The median with the lowest and the highest; no interval from one value."""
+    if len(values) < 2:
+        return Score(median(values), None, None, len(values))
+    return Score(median(values), min(values), max(values), len(values))
+
+
+def _ends(values: Sequence[float]) -> dict[str, float]:
+    return {"min": min(values), "median": median(values), "max": max(values)}

@@ -1,0 +1,91 @@
+"""The child that times: two folders' towers in turn on the same inputs, or one folder alone for its memory."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import onnxruntime  # noqa: F401  # loaded here, so that its own memory is not counted as a tower's
+
+from compress.data import child, rendered, runtime
+from compress.data.child import Channel, Data
+from compress.data.items import Items, Request
+from compress.data.rendered import Rendered
+from compress.data.runtime import Runtime
+from compress.data.session import Encoder, Tower
+
+Call = tuple[Tower, dict[str, Any]]
+
+
+def work(request: Data, channel: Channel) -> Data:
+    """Time two folders (`reference`, `candidate`), or tell the memory of one (`folder`)."""
+    items = rendered.load(Rendered(), Request(items=max(request["batches"])))
+    return _memory(request, items) if "folder" in request else _pairs(request, items, channel)
+
+
+def _memory(request: Data, items: Items) -> Data:
+    before = child.peak_memory()
+    encoder = _encoder(request["folder"], request["threads"])
+    for tower, feed in _calls(encoder, items, max(request["batches"])).values():
+        tower.encode(feed)
+    return {"bytes": child.peak_memory() - before}
+
+
+def _pairs(request: Data, items: Items, channel: Channel) -> Data:
+    encoders = [_encoder(request[role], request["threads"]) for role in ("reference", "candidate")]
+    channel.expect(len(request["batches"]) * len(_calls(encoders[0], items, 1)) * request["pairs"])
+    rows = []
+    for batch in request["batches"]:
+        old, new = (_calls(encoder, items, batch) for encoder in encoders)
+        for tower in old:
+            times = _alternate((old[tower], new[tower]), request, channel)
+            rows.append({"tower": tower, "batch": batch, "times": times})
+    return {"rows": rows}
+
+
+def _encoder(folder: str, threads: int) -> Encoder:
+    """The towers of a folder with a fixed number of threads, so that both sides get the same."""
+    asked: Runtime = runtime.read(Path(folder))
+    session = asked.session.model_copy(update={"intra_op_num_threads": threads})
+    return Encoder(Path(folder), asked.model_copy(update={"session": session}))
+
+
+def _calls(encoder: Encoder, items: Items, batch: int) -> dict[str, Call]:
+    """What is timed, per tower: the session alone, on inputs made beforehand."""
+    made: dict[str, Call] = {}
+    if encoder.vision is not None:
+        made["vision"] = encoder.vision, encoder.image_feed([items.images[at] for at in range(batch)])
+    if encoder.text is not None:
+        made["text"] = encoder.text, encoder.text_feed([captions[0] for captions in items.captions[:batch]])
+    return made
+
+
+def _alternate(calls: Sequence[Call], request: Data, channel: Channel) -> list[list[float]]:
+    """Pairs of milliseconds (reference, candidate): each the median of calls made in turn; who is first changes."""
+    for _ in range(request["warm_up"]):
+        for call in calls:
+            _milliseconds(call)
+    pairs = []
+    for pair in range(request["pairs"]):
+        taken: list[list[float]] = [[], []]
+        for turn in range(request["repeats"]):
+            for side in (0, 1) if (pair + turn) % 2 == 0 else (1, 0):
+                taken[side].append(_milliseconds(calls[side]))
+        pairs.append([median(taken[0]), median(taken[1])])
+        channel.done(1)
+    return pairs
+
+
+def _milliseconds(call: Call) -> float:
+    tower, feed = call
+    started = time.perf_counter()
+    tower.encode(feed)
+    return (time.perf_counter() - started) * 1e3
+
+
+if __name__ == "__main__":
+    sys.exit(child.serve(work))

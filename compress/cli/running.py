@@ -1,0 +1,99 @@
+"""What the commands that run a recipe share: their options, and how a result is shown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from compress.cli.terminal import progress
+from compress.core.errors import UsageError
+from compress.core.names import bundled
+from compress.recipe.load import find_recipe, load
+from compress.recipe.schema import Recipe
+from compress.steps import spec_of
+
+_OPTIONS = (
+    click.option("--recipe", "recipe", required=True, metavar="FILE", help="A recipe file, or the name of a bundled one."),
+    click.option("--model", metavar="SOURCE", help="Another model: a folder, or a hub id such as owner/name."),
+    click.option("--policy", metavar="NAME", help="Another policy, by path or by name."),
+    click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Change an entry: steps.0.block=64."),
+    click.option("--seed", type=int, metavar="N", help="Another seed."),
+    click.option("--allow-pickle", is_flag=True, help="Read pickled weights where there are no safetensors."),
+    click.option("--output", type=click.Path(path_type=Path), default=Path("artifacts"), show_default=True,
+                 help="Folder that gets staging/, released/ and blocked/."),
+    click.option("--data-root", "roots", type=click.Path(exists=True, file_okay=False, path_type=Path), multiple=True,
+                 help="Where data folders are looked for; the working directory always is."),
+    click.option("--offline", is_flag=True, help="Reach no network: models and data come from the cache or a folder."),
+    click.option("--replace", is_flag=True, help="Replace a released artifact of this name."),
+    click.option("--json", "as_json", is_flag=True, help="Print the gate report as JSON on stdout."),
+    click.option("--quiet", is_flag=True, help="Show no progress."),
+)  # fmt: skip
+
+
+def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of every command that runs a recipe."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def read_recipe(given: dict[str, Any], kind: str | None = None) -> tuple[Recipe, Path]:
+    """The recipe with the command line's changes. Raises UsageError when it has no step of the wanted kind."""
+    file = find_recipe(given["recipe"])
+    overrides = list(given["overrides"])
+    if given["model"]:
+        overrides.append(f"model={json.dumps({'source': given['model']})}")
+    for key in ("policy", "seed"):
+        if given[key] is not None:
+            overrides.append(f"{key}={json.dumps(given[key])}")
+    if given["allow_pickle"]:
+        overrides.append("model.allow_pickle=true")
+    recipe = load(file, spec_of, overrides, targets=target_names(), policies=_policies())
+    if kind and not any(step.use.startswith(f"{kind}.") for step in recipe.steps):
+        raise UsageError(f"the recipe has no {kind} step", str(file), "`compress run` runs any recipe")
+    return recipe, file
+
+
+def target_names() -> tuple[str, ...]:
+    """Names of all targets, as a recipe writes them, without importing any."""
+    from compress.core import names
+
+    return tuple(name.replace("_", "-") for name in names.available("compress.targets") if "." not in name)
+
+
+def _policies() -> tuple[str, ...]:
+    return tuple(path.stem for path in sorted(bundled("evals", "policies").glob("*.yaml")))
+
+
+def run_recipe(given: dict[str, Any], kind: str | None = None) -> int:
+    """Run a recipe, show its verdict and where the artifact is; returns the exit code."""
+    recipe, file = read_recipe(given, kind)
+    from compress.pipeline.options import Options
+    from compress.pipeline.run import run
+
+    shown = progress(given["quiet"])
+    options = Options(
+        output=given["output"],
+        data_roots=(*given["roots"], Path()),
+        offline=given["offline"],
+        replace=given["replace"],
+        progress=shown,
+    )
+    result = run(recipe, file, options)
+    if given["as_json"]:
+        from compress.artifact import layout
+
+        click.echo((result.path / layout.GATE_REPORT).read_text(), nl=False)
+    else:
+        from rich.console import Console
+
+        from compress.report.summary import Summary
+
+        Console().print(Summary(result.report))
+        click.echo(f"\n{result.path}")
+        click.echo(f"{result.path / 'compress' / 'report.html'}")
+    return int(result.report.exit_code or 0)

@@ -1,0 +1,133 @@
+"""A local folder as a source: `labels.jsonl` with one object per image, `file` relative to the folder."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+from pydantic import PositiveInt
+
+from compress.core import digest
+from compress.core.errors import UsageError
+from compress.data.items import Items, Lazy, Request, Texts, find
+from compress.recipe.document import Strict
+
+
+class Folder(Strict):
+    """Where the folder is, and what its fields mean.
+
+    `captions` and `negatives` hold a text or a list of texts. `columns` are kept as labels. `restore_aspect` undoes
+    a stretch: [3, 4] takes square files back to three wide and four high. `lower` puts captions in lower case.
+    """
+
+    source: Literal["folder"] = "folder"
+    path: str
+    labels: str = "labels.jsonl"
+    image: str = "file"
+    captions: str | None = None
+    negatives: str | None = None
+    lower: bool = False
+    columns: tuple[str, ...] = ()
+    restore_aspect: tuple[PositiveInt, PositiveInt] | None = None
+
+
+def load(spec: Folder, request: Request) -> Items:
+    """The items of a folder; a seeded choice of them, in the folder's order, where fewer are asked for."""
+    folder = find(spec.path, request.roots)
+    where = str(folder / spec.labels)
+    every = _rows(folder / spec.labels)
+    rows = [every[at] for at in chosen(len(every), request)]
+    names = [str(name) for name in field_of(rows, spec.image, where)]
+    files = [_inside(folder, name) for name in names]
+    told = [str(sorted(row.items())) for row in rows]
+    marks = [digest.of_file(file) for file in files]
+    return Items(
+        ids=unlike(names),
+        images=Lazy(len(files), lambda at: opened(Image.open(files[at]), spec.restore_aspect)),
+        captions=_cased(texts_of(rows, spec.captions, where), spec.lower),
+        negatives=_cased(texts_of(rows, spec.negatives, where), spec.lower),
+        columns={name: tuple(map(str, field_of(rows, name, where))) for name in spec.columns},
+        digest=digest.of_data({"files": marks, "rows": told, "spec": spec.model_dump(mode="json", exclude={"path"})}),
+    )
+
+
+def _rows(labels: Path) -> list[dict[str, Any]]:
+    """The rows of a labels file, read by `datasets` without leaving a cache beside the data."""
+    import datasets
+
+    if not labels.is_file():
+        raise UsageError("there is no such labels file", str(labels))
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()  # one table of labels is read at once, and stderr belongs to our own display
+    try:
+        with tempfile.TemporaryDirectory() as cache:
+            table = datasets.load_dataset(
+                "json", data_files=str(labels), split="train", cache_dir=cache, keep_in_memory=True
+            )
+            rows: list[dict[str, Any]] = table.to_list()
+    except datasets.exceptions.DatasetGenerationError as error:
+        raise UsageError(f"is no list of JSON objects: {error.__cause__ or error}", str(labels)) from error
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+    return rows
+
+
+def chosen(count: int, request: Request) -> tuple[int, ...]:
+    """Places of the items to use: all, or a seeded choice in ascending order."""
+    if request.items is None or request.items >= count:
+        return tuple(range(count))
+    order = np.random.default_rng(request.seed).permutation(count)[: request.items]
+    return tuple(int(at) for at in np.sort(order))
+
+
+def unlike(names: Sequence[str]) -> tuple[str, ...]:
+    """The names, those that occur again with a number: an image may be listed more than once."""
+    seen: Counter[str] = Counter()
+    made = []
+    for name in names:
+        made.append(f"{name}#{seen[name]}" if seen[name] else name)
+        seen[name] += 1
+    return tuple(made)
+
+
+def _inside(folder: Path, name: str) -> Path:
+    path = folder / name
+    if Path(name).is_absolute() or ".." in path.parts[len(folder.parts) :]:
+        raise UsageError(f"{name!r} lies outside of the data folder", str(folder))
+    if not path.is_file():
+        raise UsageError(f"{name!r} is listed but not there", str(folder))
+    return path
+
+
+def field_of(rows: Sequence[Mapping[str, Any]], name: str, where: str) -> list[Any]:
+    """The values of one field. Raises UsageError where a row has none."""
+    if any(row.get(name) is None for row in rows):
+        raise UsageError(f"not every item has {name!r}", where, f"there is {', '.join(rows[0])}")
+    return [row[name] for row in rows]
+
+
+def texts_of(rows: Sequence[Mapping[str, Any]], name: str | None, where: str) -> tuple[Texts, ...]:
+    """A field that holds a text or a list of texts, as tuples; empty tuples where no field is named."""
+    if name is None:
+        return ((),) * len(rows)
+    values = field_of(rows, name, where)
+    return tuple((value,) if isinstance(value, str) else tuple(map(str, value)) for value in values)
+
+
+def _cased(texts: tuple[Texts, ...], lower: bool) -> tuple[Texts, ...]:
+    return tuple(tuple(text.lower() for text in each) for each in texts) if lower else texts
+
+
+def opened(image: Image.Image, aspect: tuple[int, int] | None) -> Image.Image:
+    """An image as RGB, taken back to the aspect (wide, high) it had before it was stretched; never enlarged."""
+    image = image.convert("RGB")
+    if aspect is None:
+        return image
+    unit = min(image.width / aspect[0], image.height / aspect[1])
+    return image.resize((round(unit * aspect[0]), round(unit * aspect[1])), Image.Resampling.BICUBIC)

@@ -1,0 +1,61 @@
+"""A page full of short codes: no question to answer, but many characters whose places are known."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Final
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from compress.data.scenes import canvas
+from compress.data.scenes.codes import sample_code
+from compress.data.scenes.scene import SIZE, Mark, Scene, pick, stream
+
+CAPTION: Final = "a picture of text"
+
+
+def render(rng: np.random.Generator, split: str, index: int) -> Scene:
+    """Lines of codes in one font, size and colour, as many as fit; a quarter of the pages is turned a little."""
+    face = (pick(rng, canvas.FONTS), int(rng.choice((6, 7, 8, 9, 10, 11, 12, 14, 16, 19, 22))))
+    angle = float(rng.uniform(-12, 12)) if rng.random() < 0.25 else 0.0
+    low, high = (32.0, 90.0) if rng.random() < 0.25 else (90.0, 255.0)
+    fore, back = canvas.colour_pair(rng, low, high)
+    image = canvas.background(rng, back)
+    used = canvas.font(*face)
+    pitch = sum(used.getmetrics()) + int(rng.integers(0, 4))
+    mask = Image.new("L", (SIZE, SIZE))
+    pen = ImageDraw.Draw(mask)
+    boxes: list[tuple[str, float, float, float, float]] = []
+    y = int(rng.integers(-2, 5))
+    while y < SIZE - face[1]:
+        x, text = int(rng.integers(-2, 6)), _line(rng, split, face)
+        pen.text((x, y), text, font=used, fill=255)
+        edges = [x + used.getlength(text[:end]) for end in range(len(text) + 1)]
+        spans = zip(text, edges, edges[1:], strict=False)
+        boxes += [(char, a, float(y), b, float(y + pitch)) for char, a, b in spans if char != " " and a < SIZE]
+        y += pitch
+    middle = (SIZE / 2, SIZE / 2)
+    if angle:
+        mask = mask.rotate(angle, Image.Resampling.BICUBIC, center=middle)
+    canvas.paint(image, mask, fore)
+    marks = tuple(
+        Mark("char", char, tuple(canvas.turned(corner, middle, angle) for corner in ((a, t), (b, t), (b, c), (a, c))))
+        for char, a, t, b, c in boxes
+    )
+    return Scene(canvas.wear(rng, canvas.finish(image)), CAPTION, (), {}, marks)
+
+
+def _line(rng: np.random.Generator, split: str, face: tuple[str, int]) -> str:
+    pool = _words(split)
+    text = ""
+    while canvas.text_width(text, *face) < SIZE:
+        text += " ".join(pool[at] for at in rng.integers(len(pool), size=4)) + " "
+    return text.rstrip()
+
+
+@cache
+def _words(split: str) -> tuple[str, ...]:
+    """Codes of the split to fill pages with: drawn once, because drawing them is slower than printing them."""
+    rng = stream("words", split, 0, 0)
+    return tuple(sample_code(rng, split, int(rng.integers(1, 5))) for _ in range(1 << 13))

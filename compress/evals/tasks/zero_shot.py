@@ -1,0 +1,98 @@
+"""Zero-shot classification: the class whose prompts are nearest to the image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from compress.core import names
+from compress.core.errors import UsageError
+from compress.data import source
+from compress.data.items import Items, Request
+from compress.data.scenes import shapes
+from compress.evals.ranking import Right, Rows, similarities, strictly_best, unit
+from compress.evals.task import Embeddings, Index, Measured, TaskData, TaskSpec, places, with_default
+from compress.gates.outcomes import Outcomes
+from compress.recipe.document import Strict, Text
+
+
+class Classes(Strict):
+    """Class names and how they are put to the model.
+
+    `column` is the label of an image. `names` is a file of evals/data with one class per line; without it the classes
+    are the labels that occur. `rename` says how a label is worded in a prompt; `{}` in a template is the class.
+    """
+
+    column: str
+    names: str | None = Field(None, pattern=r"^[a-z0-9_]+\.txt$")
+    lower: bool = False
+    rename: dict[str, Text] = Field(default_factory=dict)
+    templates: tuple[Text, ...] = Field(("{}",), min_length=1)
+
+
+class Spec(TaskSpec):
+    """Images with a class each. Without `classes` the data are rendered shapes, which know their own."""
+
+    kind: Literal["zero_shot"]
+    classes: Classes | None = None
+
+
+def load(spec: Spec, request: Request) -> TaskData:
+    """Images, every prompt of every class, and the class of each."""
+    items = source.load(spec.data, with_default(spec, request))
+    classes, templates, labels = (
+        _shapes(items, request.split) if spec.classes is None else _labelled(items, spec.classes)
+    )
+    number = {name: at for at, name in enumerate(classes)}
+    if strange := set(labels) - set(number):
+        raise UsageError(f"images of classes that are not among the {len(classes)}: {sorted(strange)[:5]}", spec.name)
+    prompts = [template.replace("{}", name) for name in classes for template in templates]
+    place = places(prompts)
+    arrays = {
+        "labels": np.array([number[label] for label in labels], np.int64),
+        "prompts": np.array([place[prompt] for prompt in prompts], np.int64).reshape(len(classes), len(templates)),
+    }
+    return TaskData(
+        items.images, tuple(place), items.ids, items.digest, arrays, items.columns if spec.classes is None else {}
+    )
+
+
+def _shapes(items: Items, split: str) -> tuple[Sequence[str], Sequence[str], list[str]]:
+    classes, templates = shapes.class_names(), shapes.TEMPLATES[split]
+    named = {template.format(name): name for template in templates for name in classes}
+    return classes, templates, [named[captions[0]] for captions in items.captions]
+
+
+def _labelled(items: Items, spec: Classes) -> tuple[Sequence[str], Sequence[str], list[str]]:
+    if spec.column not in items.columns:
+        raise UsageError(f"classes.column {spec.column!r} is not among data.columns", hint=", ".join(items.columns))
+    labels = items.columns[spec.column]
+    every: Sequence[str] = sorted(set(labels))
+    if spec.names is not None:
+        every = names.bundled("evals", "data", spec.names).read_text(encoding="utf-8").splitlines()
+
+    def worded(label: str) -> str:
+        known = label.lower() if spec.lower else label
+        return spec.rename.get(known, known)
+
+    return [worded(name) for name in every], spec.templates, [worded(label) for label in labels]
+
+
+def measure(data: TaskData, reference: Embeddings, candidate: Embeddings) -> Measured:
+    """`accuracy`: an item is right when its class scores strictly higher than every other."""
+    labels, prompts = data.arrays["labels"], data.arrays["prompts"]
+    before, after = (_right(model, labels, prompts) for model in (reference, candidate))
+    return {"accuracy": Outcomes(data.ids, before, after, slices=data.slices, chance=1 / len(prompts))}
+
+
+def _right(model: Embeddings, labels: Index, prompts: Index) -> Right:
+    images, texts = model.joint()
+    return strictly_best(similarities(images, class_vectors(texts, prompts)), labels)
+
+
+def class_vectors(texts: Rows, prompts: Index) -> Rows:
+    """One direction per class: the mean of its unit prompt vectors (arXiv:2103.00020, 3.1.4)."""
+    return unit(texts[prompts].mean(axis=1))

@@ -1,0 +1,74 @@
+"""The child that encodes: opens the towers of one folder and runs the data of every task through them."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.core.errors import CompressError, IntegrityError
+from compress.data import child
+from compress.data.child import Channel, Data
+from compress.data.items import Request
+from compress.data.session import Encoder
+from compress.evals import task as tasks
+from compress.evals.ranking import cosines, unit
+
+Encode = Callable[[Sequence[Any]], NDArray[np.float32]]
+_ALONE: Final = 32
+"""How many items are encoded once alone and once in a batch."""
+
+
+def work(request: Data, channel: Channel) -> Data:
+    """Encode every job of `request` into `<out>/<key>.images.npy` and `.texts.npy`; what went wrong in one, by job."""
+    encoder = Encoder(Path(request["folder"]))
+    channel.expect(request["total"])
+    done = {job["key"]: _job(encoder, job, request, channel) for job in request["jobs"]}
+    return {"jobs": done, "logit_scale": encoder.runtime.logit_scale, "peak_memory": child.peak_memory()}
+
+
+def _job(encoder: Encoder, job: Data, request: Data, channel: Channel) -> Data:
+    started = time.perf_counter()
+    try:
+        data = tasks.read(Path(job["file"])).load(Request.of(job["request"]))
+        if data.digest != job["digest"]:
+            raise IntegrityError(
+                "the data are not those that were loaded before", job["key"], "do they change while this runs?"
+            )
+        out, batch = Path(request["out"]), request["batch"]
+        alone = []
+        for name, items, encode in (("images", data.images, encoder.images), ("texts", data.texts, encoder.texts)):
+            made = _batches(encode, items, batch, channel)
+            np.save(out / f"{job['key']}.{name}.npy", made, allow_pickle=False)
+            if made.shape[1]:
+                alone.append(batch_cosine(encode, items[:_ALONE]))
+    except (CompressError, MemoryError):
+        raise
+    except Exception as error:  # one task that breaks must not take the others with it; it is told and blocks
+        return {"error": f"{type(error).__name__}: {error}"}
+    return {"seconds": time.perf_counter() - started, "batch_cosine": min(alone)}
+
+
+def _batches(encode: Encode, items: Sequence[Any], batch: int, channel: Channel) -> NDArray[np.float32]:
+    parts = []
+    for at in range(0, len(items), batch):
+        part = encode([items[place] for place in range(at, min(at + batch, len(items)))])
+        channel.done(len(part))
+        parts.append(part)
+    return np.concatenate(parts)
+
+
+def batch_cosine(encode: Encode, items: Sequence[Any]) -> float:
+    """The lowest cosine between an item encoded alone and the same item in a batch of all of them."""
+    together = encode(list(items))
+    alone = np.concatenate([encode([item]) for item in items])
+    return float(cosines(unit(alone), unit(together)).min())
+
+
+if __name__ == "__main__":
+    sys.exit(child.serve(work))

@@ -1,0 +1,42 @@
+"""What a family file says about its models."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class TowerParts:
+    """How one tower is called: attribute names of the body and the projection, input names, roles by module path.
+
+    A role's pattern is matched against the whole module path; a group named `layer` gives the block's number.
+    """
+
+    body: str
+    projection: str
+    inputs: tuple[str, ...]
+    output: str
+    roles: Mapping[str, str]
+
+    def role(self, path: str) -> tuple[str, int | None] | None:
+        """Role and block number of a module path, or None when it plays none."""
+        for role, pattern in self.roles.items():
+            if found := re.fullmatch(pattern, path):
+                layer = found.groupdict().get("layer")
+                return role, None if layer is None else int(layer)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A family of dual encoders: the `architectures` of its config files and its towers.
+
+    `padding` is "longest" where the text tower pools at the end token behind a causal mask, so that padding after
+    it changes nothing, and "max_length" where it was trained on padded texts.
+    """
+
+    architectures: tuple[str, ...]
+    towers: Mapping[str, TowerParts]
+    padding: str = "max_length"

@@ -1,0 +1,145 @@
+"""Putting a float ONNX graph into the one form the steps work on: no traces, matrix products as MatMul, short and stable."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from compress.core.errors import UsageError
+
+OPSETS = (17, 24)
+
+
+def initializers(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    """The model's weights by name."""
+    return {tensor.name: tensor for tensor in model.graph.initializer}
+
+
+def array(tensor: onnx.TensorProto) -> NDArray[np.generic]:
+    """A weight as an array."""
+    values: NDArray[np.generic] = numpy_helper.to_array(tensor)
+    return values
+
+
+def clean(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy without stack traces, paths, source code, stale shapes or unused weights, with Gemm written as MatMul and Add.
+
+    The exporter writes absolute paths and source lines into every node; stale value_info breaks quantizers.
+    """
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    del made.metadata_props[:]
+    made.doc_string = ""
+    graph = made.graph
+    graph.doc_string, graph.name = "", "main"
+    del graph.value_info[:], graph.metadata_props[:]
+    for value in (*graph.input, *graph.output):
+        value.doc_string = ""
+        del value.metadata_props[:]
+    _constants_to_initializers(graph)
+    _gemm_to_matmul(graph)
+    for tensor in graph.initializer:
+        tensor.doc_string = ""
+        del tensor.metadata_props[:]
+    _name_nodes(graph)
+    drop_unused(graph)
+    return made
+
+
+def strip_nodes(model: onnx.ModelProto) -> None:
+    """Remove what the exporter noted on the nodes, in place, once module paths have been read from it."""
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+
+
+def drop_unused(graph: onnx.GraphProto) -> None:
+    """Remove, in place, nodes whose results nobody reads and weights that no node reads."""
+    wanted = {value.name for value in graph.output}
+    kept: list[onnx.NodeProto] = []
+    for node in reversed(graph.node):
+        if wanted.intersection(node.output):
+            kept.append(node)
+            wanted.update(_reads(node))
+    tensors = [tensor for tensor in graph.initializer if tensor.name in wanted]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(reversed(kept))
+    graph.initializer.extend(tensors)
+
+
+def _reads(node: onnx.NodeProto) -> Iterable[str]:
+    yield from (name for name in node.input if name)
+    for attribute in node.attribute:
+        for inner in attribute.g.node:
+            yield from _reads(inner)
+
+
+def _constants_to_initializers(graph: onnx.GraphProto) -> None:
+    nodes = []
+    for node in graph.node:
+        value = next((item.t for item in node.attribute if item.name == "value"), None)
+        if node.op_type == "Constant" and value is not None:
+            tensor = graph.initializer.add()
+            tensor.CopyFrom(value)
+            tensor.name = node.output[0]
+        else:
+            nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _gemm_to_matmul(graph: onnx.GraphProto) -> None:
+    """Write a plain Gemm as MatMul and Add, so that there is one kind of matrix product to quantize."""
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        options = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+        plain = options.get("alpha", 1.0) == options.get("beta", 1.0) == 1.0 and not options.get("transA", 0)
+        if node.op_type != "Gemm" or not plain or node.input[1] not in tensors:
+            nodes.append(node)
+            continue
+        weight = node.input[1]
+        if options.get("transB", 0):
+            turned = numpy_helper.from_array(np.ascontiguousarray(array(tensors[weight]).T), f"{weight}_t")
+            graph.initializer.append(turned)
+            weight = turned.name
+        biased = len(node.input) > 2 and bool(node.input[2])
+        product = f"{node.output[0]}_product" if biased else node.output[0]
+        matmul = helper.make_node("MatMul", [node.input[0], weight], [product], name=node.name)
+        matmul.metadata_props.extend(node.metadata_props)
+        nodes.append(matmul)
+        if biased:
+            nodes.append(helper.make_node("Add", [product, node.input[2]], [node.output[0]], name=f"{node.name}_bias"))
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _name_nodes(graph: onnx.GraphProto) -> None:
+    """Give every node a name of its own."""
+    taken = Counter(node.name for node in graph.node)
+    for at, node in enumerate(graph.node):
+        if not node.name or taken[node.name] > 1:
+            node.name = f"{node.op_type}_{at}"
+
+
+def check_opset(model: onnx.ModelProto, where: str) -> None:
+    """Refuse an ONNX file of an opset outside OPSETS."""
+    version = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 0)
+    if not OPSETS[0] <= version <= OPSETS[1]:
+        raise UsageError(
+            f"opset {version} is not supported, {OPSETS[0]} to {OPSETS[1]} are",
+            where,
+            "export it again with a newer opset, or convert it with onnx.version_converter",
+        )
+
+
+def parameter_count(model: onnx.ModelProto) -> int:
+    """Number of floating point weights."""
+    floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+    return sum(math.prod(tensor.dims) for tensor in model.graph.initializer if tensor.data_type in floats)

@@ -1,0 +1,100 @@
+"""From a recipe's `model:` to an `Encoder`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from compress.core import names
+from compress.core.errors import CompressError, UsageError
+from compress.models.families.family import Family
+from compress.models.source import PROCESSING, Access, check_folder, locate
+from compress.models.tower import Encoder
+
+
+class Source(Protocol):
+    """The part of a recipe's `model:` that Hugging Face sources need."""
+
+    @property
+    def source(self) -> str: ...
+    @property
+    def revision(self) -> str | None: ...
+    @property
+    def allow_pickle(self) -> bool: ...
+    @property
+    def normalize(self) -> bool: ...
+
+
+def load(source: Source, offline: bool = False) -> Encoder:
+    """Load a Hugging Face dual encoder and export its float towers."""
+    access = Access(source.revision, offline, source.allow_pickle)
+    folder = locate(source.source, access)
+    options = check_folder(folder, access)
+    config = _config(folder)
+    architecture = (config.get("architectures") or [config.get("model_type", "unknown")])[0]
+    family = family_of(architecture, folder)
+    import transformers
+
+    from compress.models.torch_export import export_towers
+
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        model = getattr(transformers, architecture).from_pretrained(
+            folder, local_files_only=True, dtype="float32", **options
+        )
+    except CompressError:
+        raise
+    except Exception as error:
+        raise UsageError(f"transformers cannot load the model: {error}", str(folder)) from error
+    towers, difference = export_towers(model.eval(), family, source.normalize)
+    scale = getattr(model, "logit_scale", None)
+    return Encoder(
+        source=source.source,
+        revision=source.revision,
+        architecture=architecture,
+        parameters=sum(weight.numel() for weight in model.parameters()),
+        towers=towers,
+        files=_files(folder, model.config),
+        preprocess={"kind": "transformers", "padding": family.padding},
+        logit_scale=float(scale.exp()) if scale is not None else None,
+        normalized=source.normalize,
+        export_error=difference,
+    )
+
+
+def family_of(architecture: str, folder: Path) -> Family:
+    """The family whose file names this architecture."""
+    families = [names.load("compress.models.families", name) for name in names.available("compress.models.families")]
+    found: list[Family] = [module.FAMILY for module in families if hasattr(module, "FAMILY")]
+    for family in found:
+        if architecture in family.architectures:
+            return family
+    known = [each for family in found for each in family.architectures]
+    hint = names.did_you_mean(architecture, known)
+    raise UsageError(f"no model family for architecture {architecture!r}", str(folder / "config.json"), hint)
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"config.json cannot be read: {error}", str(folder)) from error
+    if not isinstance(config, dict):
+        raise UsageError("config.json holds no mapping", str(folder))
+    return config
+
+
+def _files(folder: Path, config: Any) -> Mapping[str, bytes]:
+    """Config, processor and tokenizer files as they lie in the folder, without what ties them to it."""
+    kept = {name: (folder / name).read_bytes() for name in PROCESSING if (folder / name).is_file()}
+    described = json.loads(config.to_json_string(use_diff=True))
+    for private in ("_name_or_path", "transformers_version"):
+        described.pop(private, None)
+    kept["config.json"] = (json.dumps(described, indent=2, sort_keys=True) + "\n").encode()
+    if "preprocessor_config.json" not in kept and "processor_config.json" in kept:
+        images = json.loads(kept["processor_config.json"]).get("image_processor")
+        if images:  # transformers 5 nests it; other readers look for the file of its own
+            kept["preprocessor_config.json"] = (json.dumps(images, indent=2, sort_keys=True) + "\n").encode()
+    return kept

@@ -1,0 +1,121 @@
+"""From a Hugging Face dual encoder to float ONNX towers, one thin wrapper a tower."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from typing import Any, Final
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from compress.models.families.family import Family, TowerParts
+from compress.models.graph import clean, strip_nodes
+from compress.models.sites import by_module_path
+from compress.models.tower import Tower
+
+OPSET: Final = 20
+"""The first opset with a whole Gelu; LayerNormalization is whole since 17."""
+
+
+class TowerWrapper(nn.Module):
+    """Body, pooled output, projection, and on request the L2 norm: what an artifact's tower computes."""
+
+    def __init__(self, model: nn.Module, parts: TowerParts, normalize: bool) -> None:
+        super().__init__()
+        self.normalize = normalize
+        self.inputs = parts.inputs
+        # registered under the model's own names, so that exported module paths match the family's patterns
+        self.add_module(parts.body, getattr(model, parts.body))
+        self.add_module(parts.projection, getattr(model, parts.projection))
+        self._body, self._projection = parts.body, parts.projection
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Embeddings of shape (batch, projection)."""
+        named = dict(zip(self.inputs, inputs, strict=True))
+        pooled = getattr(self, self._body)(**named).pooler_output
+        embeds: Tensor = getattr(self, self._projection)(pooled)
+        return embeds / embeds.norm(dim=-1, keepdim=True) if self.normalize else embeds
+
+
+def export_towers(model: Any, family: Family, normalize: bool) -> tuple[dict[str, Tower], float]:
+    """Float towers of a model, and the largest absolute difference between its embeddings and theirs."""
+    towers, worst = {}, 0.0
+    for kind, parts in family.towers.items():
+        body = getattr(model, parts.body)
+        body.config._attn_implementation = "eager"  # the fused one exports as twice the nodes, NaN guards among them
+        wrapper = TowerWrapper(model, parts, normalize).eval()
+        example = _example(body.config, kind)
+        graph = _export(wrapper, parts, example)
+        sites = by_module_path(graph, parts)
+        strip_nodes(graph)
+        towers[kind] = Tower(kind, graph, sites, parts.inputs, parts.output)
+        worst = max(worst, _difference(wrapper, graph, parts, _example(body.config, kind, batch=5, seed=1)))
+    return towers, worst
+
+
+def _export(wrapper: TowerWrapper, parts: TowerParts, example: tuple[Tensor, ...]) -> onnx.ModelProto:
+    dynamic = tuple({0: "batch"} if value.ndim == 4 else {0: "batch", 1: "sequence"} for value in example)
+    with torch.no_grad(), _quiet():
+        program = torch.onnx.export(
+            wrapper,
+            example,
+            input_names=list(parts.inputs),
+            output_names=[parts.output],
+            dynamic_shapes=(dynamic,),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    if program is None:
+        raise RuntimeError("torch.onnx.export returned nothing")
+    return clean(program.model_proto)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter warns about its own internals and prints its progress; neither is for the user."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _example(config: Any, kind: str, batch: int = 2, seed: int = 0) -> tuple[Tensor, ...]:
+    """Inputs of a tower: noise for images; for texts random ids that end with the end token at different places."""
+    noise = torch.Generator().manual_seed(seed)
+    if kind == "vision":
+        side = config.image_size
+        return (torch.randn(batch, 3, side, side, generator=noise),)
+    length = min(12, config.max_position_embeddings)
+    low = min(4, config.vocab_size - 1)
+    ids = torch.randint(low, config.vocab_size, (batch, length), generator=noise)
+    mask = torch.ones_like(ids)
+    end = config.eos_token_id if config.eos_token_id != 2 else config.vocab_size - 1  # 2: pooled at the largest id
+    ids[ids == end] = low
+    for row in range(batch):
+        last = length - 1 - row % (length // 2)
+        ids[row, last:], mask[row, last + 1 :] = end, 0
+    return ids, mask
+
+
+def _difference(wrapper: TowerWrapper, graph: onnx.ModelProto, parts: TowerParts, inputs: tuple[Tensor, ...]) -> float:
+    """Largest absolute difference between the framework's embeddings and the graph's."""
+    with torch.no_grad():
+        expected: NDArray[np.float32] = wrapper(*inputs).numpy()
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    named = {name: value.numpy() for name, value in zip(parts.inputs, inputs, strict=True)}
+    (got,) = session.run(None, {item.name: named[item.name] for item in session.get_inputs()})
+    return float(np.abs(expected - got).max())

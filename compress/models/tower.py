@@ -1,0 +1,69 @@
+"""An encoder as the rest of the toolkit sees it: towers with a float graph and the sites that hold their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import onnx
+
+from compress.models.treatment import Treatment
+
+ROLES: Final = ("patch_embed", "attn.qkv", "attn.out", "mlp.fc1", "mlp.fc2", "projection", "embedding")
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One weight that a step may change: a matrix product, a convolution or an embedding table.
+
+    `name` is the module path of the layer (or the node's name for plain ONNX), `node` and `weight` are the names of
+    the graph's node and initializer, `layer` is the number of the block it belongs to. `shape` is that of the weight
+    in the graph: (in, out) for a matrix product, (out, in, kh, kw) for a convolution, (rows, width) for a table.
+    """
+
+    name: str
+    role: str
+    layer: int | None
+    op: str
+    node: str
+    weight: str
+    shape: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class Tower:
+    """One encoder tower: its float graph, its sites, and what steps have decided to do to them so far."""
+
+    kind: str
+    graph: onnx.ModelProto
+    sites: tuple[Site, ...]
+    inputs: tuple[str, ...]
+    output: str
+    treatments: dict[str, Treatment] = field(default_factory=dict)
+
+    def site(self, name: str) -> Site:
+        """The site of a name."""
+        return next(site for site in self.sites if site.name == name)
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """A multimodal encoder: its towers and everything else an artifact of it needs.
+
+    `files` are processor, tokenizer and config files by name, `preprocess` and `logit_scale` go into runtime.json,
+    `export_error` is the largest difference between the framework's embeddings and the float graph's (None when the
+    source is ONNX already).
+    """
+
+    source: str
+    revision: str | None
+    architecture: str
+    parameters: int
+    towers: Mapping[str, Tower]
+    files: Mapping[str, bytes]
+    preprocess: Mapping[str, Any]
+    logit_scale: float | None
+    normalized: bool
+    export_error: float | None = None
+    license: str | None = None

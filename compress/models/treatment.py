@@ -1,0 +1,54 @@
+"""What a step decides for a site, as data: arrays and scales, not yet a graph. Targets emit it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class BlockWeights:
+    """Weight-only integers in blocks along the input dimension.
+
+    `codes` (out, blocks, block) uint8 hold unsigned integers of `bits` bits, `scales` (out, blocks) float32 may be
+    negative, `zero_points` (out, blocks) uint8 or None for the middle of the range. The last block may be padded:
+    `columns` is the true input size. weight = (codes - zero_point) * scale.
+    """
+
+    codes: NDArray[np.uint8]
+    scales: NDArray[np.float32]
+    zero_points: NDArray[np.uint8] | None
+    bits: int
+    columns: int
+
+    @property
+    def block(self) -> int:
+        """Weights that share a scale."""
+        return int(self.codes.shape[2])
+
+    def dequantized(self) -> NDArray[np.float32]:
+        """The weight that the runtime computes with, (out, columns)."""
+        zero = (
+            np.float32(1 << (self.bits - 1))
+            if self.zero_points is None
+            else self.zero_points[..., None].astype(np.float32)
+        )
+        values = (self.codes.astype(np.float32) - zero) * self.scales[..., None]
+        return values.reshape(len(values), -1)[:, : self.columns]
+
+
+@dataclass(frozen=True, slots=True)
+class StaticInt8:
+    """W8A8 with static scales: symmetric int8 weights per output channel, one symmetric scale for the input.
+
+    `codes` (out, in) int8, `scales` (out,) float32, `input_scale` float: the input is clipped to +-127 scales.
+    """
+
+    codes: NDArray[np.int8]
+    scales: NDArray[np.float32]
+    input_scale: float
+
+
+Treatment = BlockWeights | StaticInt8

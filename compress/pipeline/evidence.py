@@ -1,0 +1,186 @@
+"""What a run writes beside the model: gate report, JUnit, HTML, card, per-item outcomes, environment."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx
+
+from compress import __version__
+from compress.artifact import layout
+from compress.artifact.staging import Staging
+from compress.bench.latency import Latency
+from compress.core.score import Score
+from compress.gates import statistics
+from compress.gates.junit import junit
+from compress.gates.outcomes import Measurement, Outcomes
+from compress.gates.verdict import Verdict
+from compress.models.tower import Encoder
+from compress.pipeline.measurement import Measured, model_bytes
+from compress.recipe.schema import Recipe
+from compress.report import card, page
+from compress.report.document import Document
+from compress.steps.step import StepReport
+from compress.targets.graph import census
+
+PACKAGES: Final = ("numpy", "onnx", "onnxruntime", "torch", "transformers", "pillow", "scipy")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What is known at the end of a run. `verdict` and `measured` are None where no policy decides."""
+
+    recipe: Recipe
+    encoder: Encoder
+    reference: Path
+    steps: Sequence[StepReport]
+    verdict: Verdict | None
+    measured: Measured | None
+
+
+def write(staging: Staging, run: Run, digest: str) -> Document:
+    """Write all evidence into the staging folder; returns the report as it was written."""
+    report = gate_report(run, staging.folder, digest)
+    staging.write(layout.GATE_REPORT, _json(report))
+    document = Document.model_validate(report)
+    if run.verdict is not None and run.measured is not None:
+        staging.write(layout.JUNIT, junit(run.verdict).encode())
+        _write_samples(staging.path(layout.SAMPLES), run.measured.metrics)
+    staging.write(layout.HTML_REPORT, page.render(document).encode())
+    staging.write(layout.CARD, card.render(document).encode())
+    staging.write(layout.ENVIRONMENT, _json(report["environment"]))
+    return document
+
+
+def gate_report(run: Run, folder: Path, digest: str) -> dict[str, Any]:
+    """The gate report as JSON-like data."""
+    verdict, measured = run.verdict, run.measured
+    status: layout.Status = verdict.status if verdict else "ungated"
+    encoder = run.encoder
+    return {
+        "version": 1,
+        "name": run.recipe.name,
+        "digest": digest,
+        "status": status,
+        "exit_code": layout.EXIT_CODES[status],
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "model": {
+            "source": encoder.source,
+            "revision": encoder.revision,
+            "parameters": encoder.parameters,
+            "architecture": encoder.architecture,
+            "license": encoder.license,
+        },
+        "policy": {"name": verdict.policy_name, "digest": verdict.policy_digest} if verdict else None,
+        "recipe": {"name": run.recipe.name, "digest": run.recipe.digest},
+        "steps": [asdict(step) for step in run.steps],
+        "findings": verdict.to_data()["findings"] if verdict else [],
+        "scores": list(_scores(measured.metrics)) if measured else [],
+        "sizes": list(_sizes(encoder, run.reference, folder)),
+        "latency": measured.latency.data()["rows"] if measured and measured.latency else [],
+        "environment": environment(),
+        "attempts": None,
+    }
+
+
+def _json(data: Any) -> bytes:
+    return (json.dumps(data, indent=1, sort_keys=True, allow_nan=False, default=list) + "\n").encode()
+
+
+def environment() -> dict[str, Any]:
+    """Versions that results depend on, nothing that names a person, a machine or a path."""
+    have = {name: metadata.version(name) for name in PACKAGES if _installed(name)}
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu(),
+        "packages": {"compress": __version__, **have},
+    }
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _cpu() -> str:
+    """The processor's model name where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _scores(metrics: Mapping[str, Measurement]) -> Iterator[dict[str, Any]]:
+    """A row for each metric, and for each slice of those that have slices."""
+    for metric, found in sorted(metrics.items()):
+        if isinstance(found, Score):
+            yield _row(metric, found.n, None, found)
+        elif isinstance(found, Outcomes):
+            yield _paired(metric, found, np.ones(len(found.items), np.bool_))
+            for dimension, labels in found.slices.items():
+                for label in dict.fromkeys(labels):
+                    mask = np.array([each == label for each in labels])
+                    yield {**_paired(metric, found, mask), "dimension": dimension, "slice": label}
+
+
+def _paired(metric: str, found: Outcomes, mask: Any) -> dict[str, Any]:
+    old = statistics.level(found, found.reference, mask, 0.95)
+    new = statistics.level(found, found.candidate, mask, 0.95)
+    return _row(metric, int(mask.sum()), old, new, statistics.drop(found, mask, 0.95))
+
+
+def _row(metric: str, n: int, old: Score | None, new: Score, drop: Score | None = None) -> dict[str, Any]:
+    told = {"reference": old, "candidate": new, "drop": drop}
+    return {"metric": metric, "n": n, **{name: score and _span(score) for name, score in told.items()}}
+
+
+def _span(score: Score) -> dict[str, float | None]:
+    ends = {"value": score.value, "low": score.low, "high": score.high}
+    return {name: end if end is not None and np.isfinite(end) else None for name, end in ends.items()}
+
+
+def _sizes(encoder: Encoder, reference: Path, folder: Path) -> Iterator[dict[str, Any]]:
+    before = model_bytes(reference)
+    for file, size in model_bytes(folder).items():
+        tower = Path(file).name.split("_")[0]
+        yield {
+            "file": file,
+            "tower": tower,
+            "reference_bytes": sum(old for name, old in before.items() if Path(name).name.startswith(tower)),
+            "candidate_bytes": size,
+            "parts": census.parts(onnx.load(folder / file, load_external_data=False)) if file.endswith(".onnx") else {},
+        }
+
+
+def _write_samples(path: Path, metrics: Mapping[str, Measurement]) -> None:
+    """Every item's outcome under the reference and under the candidate, one row each."""
+    import pyarrow
+    from pyarrow import parquet
+
+    columns: dict[str, list[Any]] = {name: [] for name in ("metric", "item", "cluster", "slices", "reference", "candidate")}
+    for metric, found in sorted(metrics.items()):
+        if not isinstance(found, Outcomes):
+            continue
+        count = len(found.items)
+        columns["metric"] += [metric] * count
+        columns["item"] += found.items
+        columns["cluster"] += found.clusters or (None,) * count
+        columns["slices"] += [
+            json.dumps({name: labels[at] for name, labels in sorted(found.slices.items())}) for at in range(count)
+        ]
+        columns["reference"] += found.reference.tolist()
+        columns["candidate"] += found.candidate.tolist()
+    parquet.write_table(pyarrow.table(columns), path, compression="zstd")

@@ -1,0 +1,69 @@
+"""Everything a policy may ask of staged bytes: its tasks, and what is measured on every artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from compress.bench import latency
+from compress.core.errors import CompressError
+from compress.core.score import Score
+from compress.evals import suite
+from compress.evals.encode import How
+from compress.gates.outcomes import Census, Measurement, Unmeasured
+from compress.gates.policy import Policy
+from compress.models.tower import Encoder
+from compress.pipeline.options import Options
+from compress.targets import onnxruntime_cpu
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Measurements by metric, and the latency table behind some of them (None where it was not measured)."""
+
+    metrics: Mapping[str, Measurement]
+    latency: latency.Latency | None
+
+
+def measure(policy: Policy, encoder: Encoder, folders: tuple[Path, Path], seed: int, options: Options) -> Measured:
+    """Measure a staged folder against its reference (`folders`: reference, staged)."""
+    reference, staged = folders
+    how = How(cache=options.cache / "embeddings", progress=options.progress)
+    tasks = suite.measure(policy, reference, staged, suite.Options(roots=options.data_roots, seed=seed, how=how))
+    timed = _latency(reference, staged, options)
+    facts: dict[str, Measurement] = {**tasks, **_sizes(reference, staged)}
+    if encoder.export_error is not None:
+        facts["export.max_abs"] = Score.exact(encoder.export_error)
+    facts |= _census(encoder, staged)
+    if isinstance(timed, Unmeasured):
+        wanted = [gate.metric for gate in policy.gates if gate.metric.split(".")[0] in {"latency", "memory"}]
+        return Measured({**facts, **dict.fromkeys(wanted, timed)}, None)
+    return Measured({**facts, **timed.scores()}, timed)
+
+
+def _latency(reference: Path, staged: Path, options: Options) -> latency.Latency | Unmeasured:
+    try:
+        return latency.measure(reference, staged, latency.Plan(progress=options.progress))
+    except CompressError as error:
+        return Unmeasured(str(error))
+
+
+def model_bytes(folder: Path) -> dict[str, int]:
+    """Bytes of every file below onnx/."""
+    files = sorted(path for path in (folder / "onnx").iterdir() if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+
+
+def _sizes(reference: Path, staged: Path) -> dict[str, Measurement]:
+    before, after = sum(model_bytes(reference).values()), sum(model_bytes(staged).values())
+    return {"size.ratio": Score.exact(after / before), "size.bytes": Score.exact(float(after))}
+
+
+def _census(encoder: Encoder, staged: Path) -> dict[str, Measurement]:
+    try:
+        counted = onnxruntime_cpu.counts(encoder, onnxruntime_cpu.files_of(encoder, staged))
+        return {f"census.{kind}": Census(planned, found) for kind, (planned, found) in counted.items()}
+    except Exception as error:  # a file that cannot be opened is a finding, not a crash
+        reason = Unmeasured(f"{type(error).__name__}: {error}")
+        return dict.fromkeys((f"census.{kind}" for kind in encoder.towers), reason)

@@ -1,0 +1,42 @@
+"""From a recipe's `model:` to an encoder, and to the float reference that everything is measured against."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from compress.artifact import manifest
+from compress.core.errors import UsageError
+from compress.models.loading import load as load_named
+from compress.models.onnx_towers import load_onnx
+from compress.models.tower import Encoder
+from compress.recipe.load import locate
+from compress.recipe.sources import ModelSource, OnnxModel
+from compress.targets import onnxruntime_cpu
+
+
+def load(source: ModelSource, recipe: Path, offline: bool) -> Encoder:
+    """The encoder that a recipe names; paths are taken relative to the recipe's file first."""
+    if not isinstance(source, OnnxModel):
+        return load_named(source, offline)
+    named = {"vision": source.vision, "text": source.text}
+    files = {kind: locate(path, recipe) for kind, path in named.items() if path is not None}
+    if len(files) < len(named):
+        raise UsageError("both towers are needed: the gates compare images with texts", "model", "name vision and text")
+    preprocess = {"kind": "plain", **source.preprocess.model_dump(mode="json", exclude_none=True)}
+    return load_onnx(files, preprocess, source.logit_scale, source.normalize)
+
+
+def write_reference(encoder: Encoder, cache: Path) -> Path:
+    """The float export of an encoder as a folder that runs like an artifact, named by its digest and kept."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache, prefix=".new-") as made:
+        fresh = Path(made) / "reference"
+        fresh.mkdir()
+        onnxruntime_cpu.export(encoder, fresh)
+        kept = cache / manifest.scan(fresh, "reference").subject[:16]
+        if kept.is_dir() and manifest.scan(kept, "reference").subject[:16] != kept.name:
+            kept.rename(Path(made) / "damaged")
+        if not kept.is_dir():
+            fresh.rename(kept)
+    return kept

@@ -1,0 +1,24 @@
+"""What the command line adds to a recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from compress.core.progress import Progress, Silent
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Where artifacts go, where data are looked for, and how a run behaves."""
+
+    output: Path = Path("artifacts")
+    data_roots: tuple[Path, ...] = (Path(),)
+    offline: bool = False
+    replace: bool = False
+    progress: Progress = field(default_factory=Silent)
+
+    @property
+    def cache(self) -> Path:
+        """What may be deleted at any time: float references and their embeddings."""
+        return self.output / "cache"

@@ -1,0 +1,83 @@
+"""Running a recipe: the story of the README as one function."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from compress.artifact import layout
+from compress.artifact.staging import Staging, Store
+from compress.core import names
+from compress.core.errors import UsageError
+from compress.gates.decision import decide
+from compress.gates.policy import find_policy, load_policy
+from compress.models.tower import Encoder
+from compress.pipeline import evidence, model
+from compress.pipeline.calibration import Calibration
+from compress.pipeline.measurement import measure
+from compress.pipeline.options import Options
+from compress.recipe.load import dump
+from compress.recipe.schema import Recipe
+from compress.report.document import Document
+from compress.steps.step import Context, StepReport
+
+TARGETS = "compress.targets"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Where the artifact was settled, and its report."""
+
+    path: Path
+    report: Document
+
+
+def run(recipe: Recipe, file: Path, options: Options) -> Result:
+    """Load, compress, export, measure, decide, settle. `file` is where the recipe was read from."""
+    policy = load_policy(_policy_file(recipe, file)) if recipe.gated else None
+    target = target_of(recipe)
+    with Store(options.output).stage(recipe.name) as staging:
+        encoder = model.load(recipe.model, file, options.offline)
+        reference = model.write_reference(encoder, options.cache / "reference")
+        steps = apply_steps(recipe, encoder, reference, options)
+        target.export(encoder, staging.folder)  # type: ignore[attr-defined]
+        _write_recipe(staging, recipe, file)
+        digest = staging.scan().subject
+        measured = measure(policy, encoder, (reference, staging.folder), recipe.seed, options) if policy else None
+        verdict = decide(policy, measured.metrics, digest) if policy and measured else None
+        done = evidence.Run(recipe, encoder, reference, steps, verdict, measured)
+        report = evidence.write(staging, done, digest)
+        return Result(staging.settle(verdict.status if verdict else "ungated", options.replace), report)
+
+
+
+def target_of(recipe: Recipe) -> object:
+    """The module of the recipe's target."""
+    if len(recipe.targets) > 1:
+        raise UsageError("an artifact is made for one target", "targets", "write a recipe for each")
+    return names.load(TARGETS, recipe.targets[0].replace("-", "_"))
+
+
+def apply_steps(recipe: Recipe, encoder: Encoder, reference: Path, options: Options) -> tuple[StepReport, ...]:
+    """Apply the recipe's steps in the order written."""
+    spec = recipe.data.get("calibration")
+    data = Calibration(spec, reference, options.data_roots) if spec else None
+    context = Context(data.feeds() if data else None, options.progress, recipe.seed)
+    reports = []
+    for step in recipe.steps:
+        report: StepReport = names.load("compress.steps", step.use).apply(encoder, step.spec, context)
+        options.progress.say(f"{report.use}: {report.summary}")
+        reports.append(report)
+    return tuple(reports)
+
+
+def _policy_file(recipe: Recipe, file: Path) -> Path:
+    beside = file.parent / recipe.policy
+    return beside if beside.is_file() else find_policy(recipe.policy)
+
+
+def _write_recipe(staging: Staging, recipe: Recipe, file: Path) -> None:
+    staging.write(layout.RECIPE, dump(recipe).encode())
+    if recipe.gated:
+        staging.write(layout.POLICY, _policy_file(recipe, file).read_bytes())
+

@@ -1,0 +1,43 @@
+"""Which sites a step applies to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from compress.core.errors import UsageError
+from compress.core.names import did_you_mean
+from compress.models.tower import Site, Tower
+from compress.recipe.selector import Selector
+from compress.recipe.steps import StepSpec
+
+
+def selected(towers: Mapping[str, Tower], spec: StepSpec, default: Sequence[str]) -> Iterator[tuple[Tower, Site]]:
+    """The sites that a step's `towers`, `include` and `exclude` name; `default` are the roles when `include` is empty.
+
+    Raises UsageError for a tower or a selector that matches nothing.
+    """
+    chosen = [towers[kind] for kind in spec.towers if kind in towers]
+    if not chosen:
+        raise UsageError(f"the model has no tower {' or '.join(spec.towers)}", "towers", f"it has {', '.join(towers)}")
+    include = [Selector.parse(text) for text in (spec.include or default)]
+    exclude = [Selector.parse(text) for text in spec.exclude]
+    everything = [(tower, site) for tower in chosen for site in tower.sites]
+    for selector in [*(include if spec.include else ()), *exclude]:
+        if not any(_matches(selector, tower, site) for tower, site in everything):
+            roles = {site.role for _, site in everything}
+            raise UsageError(
+                f"selector {selector} matches nothing", "include/exclude", did_you_mean(selector.role, roles)
+            )
+    for tower, site in everything:
+        if any(_matches(each, tower, site) for each in include) and not any(
+            _matches(each, tower, site) for each in exclude
+        ):
+            yield tower, site
+
+
+def _matches(selector: Selector, tower: Tower, site: Site) -> bool:
+    if selector.role != site.role or selector.tower not in (None, tower.kind):
+        return False
+    layers = 1 + max((each.layer for each in tower.sites if each.layer is not None), default=-1)
+    wanted = selector.layer if selector.layer is None or selector.layer >= 0 else layers + selector.layer
+    return wanted in (None, site.layer)

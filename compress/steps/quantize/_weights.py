@@ -1,0 +1,49 @@
+"""The loop that every weight-only method shares: select sites, round each weight, note what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.models.tower import Site, Tower
+from compress.models.treatment import BlockWeights
+from compress.steps.step import Context, SiteReport, StepReport
+from compress.targets.graph.emitter import weight_matrix
+
+Rounding = Callable[[NDArray[np.float32], Site], BlockWeights]
+
+
+def round_weights(use: str, chosen: Iterable[tuple[Tower, Site]], context: Context, rounding: Rounding) -> StepReport:
+    """Treat the chosen sites with rounded weights."""
+    rows = []
+    for tower, site in context.progress.track(list(chosen), use):
+        weight = weight_matrix(tower, site)
+        held = rounding(weight, site)
+        tower.treatments[site.name] = held
+        rows.append(
+            SiteReport(
+                tower=tower.kind,
+                site=site.name,
+                role=site.role,
+                treatment=f"int{held.bits} in blocks of {held.block}",
+                bytes_before=weight.nbytes,
+                bytes_after=stored_bytes(held),
+                error=relative_error(weight, held.dequantized()),
+            )
+        )
+    before, after = sum(row.bytes_before for row in rows), sum(row.bytes_after for row in rows)
+    summary = f"{len(rows)} weights from {before / 1e6:.2f} MB to {after / 1e6:.2f} MB"
+    return StepReport(use, summary, tuple(rows))
+
+
+def stored_bytes(held: BlockWeights) -> int:
+    """Bytes of the packed codes, scales and zero points."""
+    zeros = 0 if held.zero_points is None else -(-held.zero_points.size * held.bits // 8)
+    return held.codes.size * held.bits // 8 + held.scales.nbytes + zeros
+
+
+def relative_error(weight: NDArray[np.float32], restored: NDArray[np.float32]) -> float:
+    """Frobenius norm of the difference over that of the weight."""
+    return float(np.linalg.norm(restored - weight) / (np.linalg.norm(weight) or 1.0))

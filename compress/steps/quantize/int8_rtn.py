@@ -1,0 +1,19 @@
+"""`quantize.int8_rtn`: 8-bit weights, rounded to nearest in blocks; for what 4 bits would hurt."""
+
+from __future__ import annotations
+
+from compress.models.tower import Encoder
+from compress.steps.quantize.int4_rtn import Spec as _Spec
+from compress.steps.quantize.int4_rtn import apply_bits
+from compress.steps.step import Context, StepReport
+
+EXAMPLE = {"block": 32, "include": ["mlp.fc2"]}
+
+
+class Spec(_Spec):
+    """Options of `quantize.int8_rtn`: those of `quantize.int4_rtn`."""
+
+
+def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
+    """Round the selected weights of the encoder's towers to 8 bits."""
+    return apply_bits("quantize.int8_rtn", 8, encoder, spec, context)

@@ -1,0 +1,69 @@
+"""`quantize.int8_static`: W8A8 with static scales on the inputs of matrix products; outputs stay float.
+
+Weights are symmetric per output channel. Inputs get one symmetric scale each, stored as uint8 with zero point 128,
+which is what x86 CPUs have integer instructions for. Quantizing the inputs alone is both more accurate and faster
+than quantizing every tensor, and because the scales are static an embedding does not depend on its batch.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Literal
+
+from pydantic import Field
+
+from compress.core.errors import UsageError
+from compress.models.tower import Encoder, Site, Tower
+from compress.models.treatment import StaticInt8
+from compress.recipe.steps import StepSpec
+from compress.steps._activations import watch
+from compress.steps._selection import selected
+from compress.steps.quantize._histogram import Histogram
+from compress.steps.quantize._rounding import int8_per_channel
+from compress.steps.quantize._weights import relative_error
+from compress.steps.step import Context, SiteReport, StepReport
+from compress.targets.graph.emitter import weight_matrix
+
+USE = "quantize.int8_static"
+DEFAULT = ("attn.qkv", "attn.out", "mlp.fc1", "mlp.fc2", "projection")
+EXAMPLE = {"range": "percentile", "percentile": 99.99}
+LEVELS = 127
+
+
+class Spec(StepSpec):
+    """Options of `quantize.int8_static`."""
+
+    range: Literal["mse", "percentile"] = Field("mse", description="how each input's clip range is chosen")
+    percentile: float = Field(99.99, gt=50, le=100, description="of the magnitudes, with range: percentile")
+
+
+def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
+    """Calibrate the inputs of the selected sites and round their weights to 8 bits."""
+    rows: list[SiteReport] = []
+    by_tower: dict[str, list[Site]] = defaultdict(list)
+    for tower, site in selected(encoder.towers, spec, DEFAULT):
+        if site.op == "Gather":
+            raise UsageError("an embedding table has no input to quantize", site.name, "use quantize.int8_rtn for it")
+        by_tower[tower.kind].append(site)
+    for kind, sites in by_tower.items():
+        rows += _quantize(encoder.towers[kind], sites, spec, context)
+    before, after = sum(row.bytes_before for row in rows), sum(row.bytes_after for row in rows)
+    return StepReport(USE, f"{len(rows)} products from {before / 1e6:.2f} MB to {after / 1e6:.2f} MB", tuple(rows))
+
+
+def _quantize(tower: Tower, sites: list[Site], spec: Spec, context: Context) -> list[SiteReport]:
+    histograms: dict[str, Histogram] = defaultdict(Histogram)
+    source = watch(tower, sites, context, lambda value, array: histograms[value].add(array))
+    rows = []
+    for site in sites:
+        histogram = histograms[source[site.name]]
+        clip = histogram.percentile(spec.percentile) if spec.range == "percentile" else histogram.least_error(LEVELS)
+        weight = weight_matrix(tower, site)
+        codes, scales = int8_per_channel(weight)
+        tower.treatments[site.name] = StaticInt8(codes, scales, clip / LEVELS)
+        error = relative_error(weight, codes * scales[:, None])
+        treatment = f"int8 static, inputs clipped at {clip:.3g} of {histogram.largest:.3g}"
+        rows.append(
+            SiteReport(tower.kind, site.name, site.role, treatment, weight.nbytes, codes.nbytes + scales.nbytes, error)
+        )
+    return rows

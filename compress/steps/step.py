@@ -1,0 +1,44 @@
+"""What a step is given and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.core.progress import Progress, Silent
+
+Feeds = Iterator[Mapping[str, NDArray[np.generic]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a step may use besides the towers: preprocessed calibration batches by tower kind, progress, a seed."""
+
+    feeds: Callable[[str], Feeds] | None = None
+    progress: Progress = field(default_factory=Silent)
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SiteReport:
+    """What a step did to one site: treatment in words, weight bytes before and after, relative error of the weight."""
+
+    tower: str
+    site: str
+    role: str
+    treatment: str
+    bytes_before: int
+    bytes_after: int
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """What a step did."""
+
+    use: str
+    summary: str
+    rows: tuple[SiteReport, ...]

@@ -1,0 +1,1 @@
+"""Graph rewriting shared by the targets that run ONNX files."""

@@ -1,0 +1,116 @@
+"""Counting what a graph contains: what the treatments planned, what the file holds, what the runtime makes of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+import onnx
+from onnx import helper
+
+from compress.models.graph import initializers
+from compress.models.tower import Tower
+from compress.models.treatment import BlockWeights, StaticInt8
+
+_FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
+
+
+def planned(tower: Tower) -> dict[str, str]:
+    """What the emitted file has to contain, by kind of weight."""
+    counts: Counter[str] = Counter()
+    for site in tower.sites:
+        held = tower.treatments.get(site.name)
+        table = site.op == "Gather"
+        if isinstance(held, BlockWeights):
+            counts[_blocks("table" if table else "product", held.bits, held.block)] += 1
+        elif isinstance(held, StaticInt8):
+            counts["int8 static product"] += 1
+        else:
+            counts["float table" if table else "float product"] += 1
+    return {name: str(count) for name, count in sorted(counts.items())}
+
+
+def found(model: onnx.ModelProto, tower: Tower) -> dict[str, str]:
+    """What a file contains, counted from its nodes and the sizes of its weights, by kind of weight.
+
+    Only untreated sites are looked for among the float nodes: a graph has other tables and products besides.
+    """
+    tensors = initializers(model)
+    makers = {name: node for node in model.graph.node for name in node.output}
+    untreated = {site.weight for site in tower.sites}
+    counts: Counter[str] = Counter()
+    for node in model.graph.node:
+        options = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+        if node.op_type in {"MatMulNBits", "GatherBlockQuantized"}:
+            kind = "product" if node.op_type == "MatMulNBits" else "table"
+            whole = _whole(tensors.get(node.input[1 if kind == "product" else 0]), options)
+            counts[_blocks(kind, options["bits"], options["block_size"]) + ("" if whole else " (wrong size)")] += 1
+        elif node.op_type == "MatMul" and _is_static_int8(node, makers, tensors):
+            counts["int8 static product"] += 1
+        elif node.op_type in {"MatMul", "Conv"} and _float_weight(node.input[1], tensors, untreated):
+            counts["float product"] += 1
+        elif node.op_type == "Gather" and _float_weight(node.input[0], tensors, untreated):
+            counts["float table"] += 1
+    return {name: str(count) for name, count in sorted(counts.items())}
+
+
+def kernels(optimized: onnx.ModelProto) -> Mapping[str, int]:
+    """Operators of a graph that a runtime has optimized and written out."""
+    return Counter(node.op_type for node in optimized.graph.node)
+
+
+def parts(model: onnx.ModelProto) -> dict[str, int]:
+    """Bytes of a file by what they are for: integer weights, scales, float weights, and the graph itself."""
+    scales = {
+        name
+        for node in model.graph.node
+        for name in node.input[1:]
+        if node.op_type in {"MatMulNBits", "GatherBlockQuantized", "QuantizeLinear", "DequantizeLinear"}
+    }
+    sums: Counter[str] = Counter()
+    for tensor in model.graph.initializer:
+        size = len(tensor.raw_data) or tensor.ByteSize()
+        if tensor.data_type in _FLOATS:
+            sums["scales" if tensor.name in scales else "float weights"] += size
+        elif tensor.data_type in {onnx.TensorProto.UINT8, onnx.TensorProto.INT8}:
+            sums["integer weights"] += size
+        else:
+            sums["graph"] += size
+    sums["graph"] += model.ByteSize() - sum(sums.values())
+    return dict(sums)
+
+
+def _blocks(kind: str, bits: int, block: int) -> str:
+    return f"int{bits} {kind} in blocks of {block}"
+
+
+def _whole(codes: onnx.TensorProto | None, options: Mapping[str, int]) -> bool:
+    """Whether the packed weight has exactly the bytes its attributes promise."""
+    if codes is None or codes.data_type != onnx.TensorProto.UINT8:
+        return False
+    if "K" not in options:
+        return len(codes.raw_data) > 0
+    blocks = -(-options["K"] // options["block_size"])
+    return len(codes.raw_data) == options["N"] * blocks * options["block_size"] * options["bits"] // 8
+
+
+def _is_static_int8(
+    node: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto], tensors: Mapping[str, onnx.TensorProto]
+) -> bool:
+    sides = [makers.get(name) for name in node.input]
+    if not all(side is not None and side.op_type == "DequantizeLinear" for side in sides):
+        return False
+    value, weight = sides
+    assert value is not None and weight is not None  # told to the type checker; the line above has checked it
+    signed = tensors.get(weight.input[0])
+    zero = tensors.get(value.input[2]) if len(value.input) > 2 else None
+    return (
+        signed is not None
+        and signed.data_type == onnx.TensorProto.INT8
+        and zero is not None
+        and zero.data_type == onnx.TensorProto.UINT8
+    )
+
+
+def _float_weight(name: str, tensors: Mapping[str, onnx.TensorProto], sites: set[str]) -> bool:
+    return name in sites and name in tensors and tensors[name].data_type in _FLOATS

@@ -1,0 +1,175 @@
+"""From a tower's float graph and its treatments to the quantized graph: one piece for every method and every source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from compress.core.errors import UsageError
+from compress.models.graph import array, drop_unused, initializers
+from compress.models.tower import Site, Tower
+from compress.models.treatment import BlockWeights, StaticInt8, Treatment
+
+CONTRIB = "com.microsoft"
+
+
+def emit(tower: Tower) -> onnx.ModelProto:
+    """The tower's graph with every treated site replaced, for ONNX Runtime on a CPU."""
+    model = onnx.ModelProto()
+    model.CopyFrom(tower.graph)
+    rewriter = _Rewriter(model)
+    sites = {site.node: site for site in tower.sites if site.name in tower.treatments}
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    for node in nodes:
+        site = sites.get(node.name)
+        if site is None:
+            rewriter.add(node)
+        else:
+            rewriter.replace(node, site, tower.treatments[site.name])
+    model.graph.initializer.extend(rewriter.tensors)
+    drop_unused(model.graph)
+    if any(node.domain == CONTRIB for node in model.graph.node) and CONTRIB not in {
+        each.domain for each in model.opset_import
+    }:
+        model.opset_import.append(helper.make_opsetid(CONTRIB, 1))
+    return model
+
+
+@dataclass(slots=True)
+class _Rewriter:
+    """Appends nodes to a graph under construction; shares the quantized form of a value among its readers."""
+
+    model: onnx.ModelProto
+    tensors: list[onnx.TensorProto] = field(default_factory=list)
+    shared: dict[tuple[str, float], str] = field(default_factory=dict)
+
+    def add(self, node: onnx.NodeProto) -> None:
+        self.model.graph.node.append(node)
+
+    def node(self, op: str, inputs: list[str], output: str, domain: str = "", **options: object) -> str:
+        self.add(helper.make_node(op, inputs, [output], name=f"{output}_{op}", domain=domain, **options))
+        return output
+
+    def weight(self, name: str, values: NDArray[np.generic]) -> str:
+        self.tensors.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        return name
+
+    def replace(self, node: onnx.NodeProto, site: Site, treatment: Treatment) -> None:
+        """Emit what a treated site becomes."""
+        product = self._product(site, treatment)
+        output = node.output[0]
+        if node.op_type == "MatMul":
+            product(node.input[0], output)
+        elif node.op_type == "Gather" and isinstance(treatment, BlockWeights):
+            self._gather(node, site, treatment)
+        elif node.op_type == "Conv":
+            self._patchify(node, site, product)
+        else:
+            raise UsageError(f"{type(treatment).__name__} cannot be applied to {node.op_type}", site.name)
+
+    def _product(self, site: Site, treatment: Treatment) -> Callable[[str, str], None]:
+        """A function that emits the treated matrix product from a value to a value."""
+        if isinstance(treatment, StaticInt8):
+            return lambda value, output: self._static_int8(site, treatment, value, output)
+        return lambda value, output: self._matmul_nbits(site, treatment, value, output)
+
+    def _matmul_nbits(self, site: Site, held: BlockWeights, value: str, output: str) -> None:
+        names = [value, self.weight(f"{site.weight}_q", packed(held.codes, held.bits))]
+        names.append(self.weight(f"{site.weight}_scales", held.scales))
+        if held.zero_points is not None:
+            names.append(self.weight(f"{site.weight}_zero_points", packed(held.zero_points, held.bits)))
+        options = {"K": held.columns, "N": len(held.codes), "bits": held.bits, "block_size": held.block}
+        # level 1 computes in float; level 4 would quantize activations too, which is another artifact with its own gate
+        self.node("MatMulNBits", names, output, CONTRIB, **options, accuracy_level=1)
+
+    def _gather(self, node: onnx.NodeProto, site: Site, held: BlockWeights) -> None:
+        rows = packed(held.codes.reshape(len(held.codes), -1), held.bits)
+        names = [
+            self.weight(f"{site.weight}_q", rows),
+            node.input[1],
+            self.weight(f"{site.weight}_scales", held.scales),
+        ]
+        if held.zero_points is not None:
+            names.append(self.weight(f"{site.weight}_zero_points", packed(held.zero_points, held.bits)))
+        options = {"bits": held.bits, "block_size": held.block, "gather_axis": 0, "quantize_axis": 1}
+        self.node("GatherBlockQuantized", names, node.output[0], CONTRIB, **options)
+
+    def _static_int8(self, site: Site, held: StaticInt8, value: str, output: str) -> None:
+        """Q/DQ on both inputs, float output: ONNX Runtime runs it as one U8S8 integer product."""
+        quantized = self._quantized_input(value, held.input_scale)
+        codes = self.weight(f"{site.weight}_q", held.codes.T)
+        scales = self.weight(f"{site.weight}_scales", held.scales)
+        weight = self.node("DequantizeLinear", [codes, scales], f"{site.weight}_dq", axis=1)
+        self.node("MatMul", [quantized, weight], output)
+
+    def _quantized_input(self, value: str, scale: float) -> str:
+        key = (value, scale)
+        if key not in self.shared:
+            base = f"{value}_u8_{len(self.shared)}"
+            ends = [self.weight(f"{base}_scale", np.float32(scale)), self.weight(f"{base}_zero", np.uint8(128))]
+            codes = self.node("QuantizeLinear", [value, *ends], f"{base}_q")
+            self.shared[key] = self.node("DequantizeLinear", [codes, *ends], f"{base}_dq")
+        return self.shared[key]
+
+    def _patchify(self, node: onnx.NodeProto, site: Site, product: Callable[[str, str], None]) -> None:
+        """A convolution whose patches do not overlap is a matrix product over patches; emit it as one."""
+        rows, columns = self._grid(node, site)
+        out, channels, height, width = site.shape
+        base = f"{site.weight}_patches"
+        split = self.weight(f"{base}_split", np.array([0, channels, rows, height, columns, width], np.int64))
+        flat = self.weight(f"{base}_flat", np.array([0, rows, columns, channels * height * width], np.int64))
+        value = self.node("Reshape", [node.input[0], split], f"{base}_0")
+        value = self.node("Transpose", [value], f"{base}_1", perm=[0, 2, 4, 1, 3, 5])
+        value = self.node("Reshape", [value, flat], f"{base}_2")
+        made = f"{base}_3"
+        product(value, made)
+        if len(node.input) > 2:
+            made = self.node("Add", [made, node.input[2]], f"{base}_4")
+        self.node("Transpose", [made], node.output[0], perm=[0, 3, 1, 2])
+
+    def _grid(self, node: onnx.NodeProto, site: Site) -> tuple[int, int]:
+        sizes = [
+            [each.dim_value for each in value.type.tensor_type.shape.dim]
+            for value in self.model.graph.input
+            if value.name == node.input[0]
+        ]
+        kernel = list(site.shape[2:])
+        if not patches_apart(node, kernel) or not sizes or len(sizes[0]) != 4 or 0 in sizes[0][2:]:
+            raise UsageError(
+                "only a convolution with stride equal to its kernel on an image of fixed size can be quantized",
+                site.name,
+                "leave patch_embed out of this step",
+            )
+        return sizes[0][2] // kernel[0], sizes[0][3] // kernel[1]
+
+
+def patches_apart(node: onnx.NodeProto, kernel: list[int]) -> bool:
+    """Whether a convolution cuts its image into patches that neither overlap nor leave anything out."""
+    options = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+    return (
+        list(options.get("strides", [])) == kernel
+        and not any(options.get("pads", []))
+        and all(step == 1 for step in options.get("dilations", []))
+        and options.get("group", 1) == 1
+    )
+
+
+def packed(codes: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
+    """Codes along the last axis packed into bytes, the first in the low bits; odd counts are padded with 0."""
+    if bits == 8:
+        return codes
+    if codes.shape[-1] % 2:
+        codes = np.concatenate([codes, np.zeros((*codes.shape[:-1], 1), np.uint8)], -1)
+    return (codes[..., 0::2] | (codes[..., 1::2] << 4)).astype(np.uint8)
+
+
+def weight_matrix(tower: Tower, site: Site) -> NDArray[np.float32]:
+    """A site's float weight as (out, in): rows of a table stay rows, a convolution's kernel is flattened."""
+    values = array(initializers(tower.graph)[site.weight]).astype(np.float32)
+    return values.T if site.op == "MatMul" else values.reshape(len(values), -1)

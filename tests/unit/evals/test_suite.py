@@ -1,0 +1,82 @@
+"""The suite: every declared metric comes back, if only with the reason why it was not measured."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from compress.core.errors import CompressError, EnvironmentFailure, UsageError
+from compress.evals import suite
+from compress.evals.task import Embeddings
+from compress.gates.outcomes import Outcomes, Unmeasured
+
+
+def policy(tasks, *metrics):
+    asked = {
+        name: SimpleNamespace(split="release", items=8, items_per_slice=None, task=task) for name, task in tasks.items()
+    }
+    return SimpleNamespace(tasks=asked, gates=[SimpleNamespace(metric=metric) for metric in metrics])
+
+
+@pytest.fixture
+def encoded(monkeypatch):
+    """Embeddings that a test can change, in place of a child process."""
+    made = {}
+
+    def encode(folder, jobs, how):
+        rng = np.random.default_rng(0)
+        found = {}
+        for name, job in jobs.items():
+            images, texts = (rng.normal(size=(n, 6)).astype("f") for n in (len(job.data.ids), len(job.data.texts)))
+            found[name] = Embeddings(images, texts, 1.0, 1.0)
+        return found | made.get(folder, {})
+
+    monkeypatch.setattr(suite, "encode", encode)
+    return made
+
+
+def test_names_begin_with_what_the_policy_calls_the_task(encoded):
+    got = suite.measure(policy({"small": "relations"}, "small.accuracy"), "old", "new", suite.Options())
+    assert set(got) == {"small.accuracy"}
+    assert isinstance(got["small.accuracy"], Outcomes)
+    assert len(got["small.accuracy"].items) == 8
+
+
+def test_a_metric_no_task_gives_is_unmeasured(encoded):
+    got = suite.measure(policy({"relations": None}, "relations.speed"), "old", "new", suite.Options())
+    assert got["relations.speed"] == Unmeasured("the task gives no such metric")
+    assert isinstance(got["relations.accuracy"], Outcomes)
+
+
+def test_one_broken_task_does_not_hide_the_other(encoded):
+    encoded["new"] = {"pins": Unmeasured("ValueError: no")}
+    got = suite.measure(policy({"pins": None, "charts": None}, "pins.extra"), "old", "new", suite.Options())
+    assert got["pins.accuracy"] == got["pins.extra"] == Unmeasured("ValueError: no")
+    assert isinstance(got["charts.accuracy"], Outcomes)
+
+
+def test_towers_without_a_common_space(encoded):
+    encoded["new"] = {"pins": Embeddings(np.ones((8, 3), "f"), np.ones((8, 4), "f"))}
+    got = suite.measure(policy({"pins": None}), "old", "new", suite.Options())
+    assert "no common space: 3 and 4" in got["pins.accuracy"].reason
+
+
+def test_a_folder_that_cannot_be_encoded(encoded, monkeypatch):
+    def broken(*_):
+        raise CompressError("onnxruntime cannot open it")
+
+    monkeypatch.setattr(suite, "encode", broken)
+    got = suite.measure(policy({"pins": None}, "pins.accuracy"), "old", "new", suite.Options())
+    assert got["pins.accuracy"] == Unmeasured("CompressError: onnxruntime cannot open it")
+
+
+def test_what_the_user_has_to_change_ends_the_run(encoded, tmp_path):
+    with pytest.raises(UsageError, match=r"no task 'readin'(.|\n)*did you mean reading"):
+        suite.measure(policy({"readin": None}), "old", "new", suite.Options())
+    with pytest.raises(UsageError, match=r"no split 'test'"):
+        asked = policy({"pins": None})
+        asked.tasks["pins"].split = "test"
+        suite.measure(asked, "old", "new", suite.Options())
+    with pytest.raises(EnvironmentFailure, match=r"'fashion' is not there(.|\n)*--data-root"):
+        suite.measure(policy({"fashion_retrieval": None}), "old", "new", replace(suite.Options(), roots=(tmp_path,)))
