@@ -4,22 +4,25 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: quickstart test check test-all bench pocket-clip clean
+OLD := compress needs Python 3.10 or newer; name one: make PYTHON=python3.12
+
+.PHONY: quickstart test check bench pocket-clip clean
 .DEFAULT_GOAL := quickstart
 
+# The stamps .made, .cpu and .dev say what is installed; each is touched last, so a failed install leaves none.
 $(VENV)/.made:
-	$(PYTHON) -c 'import sys; sys.exit("compress needs Python 3.10 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 10) else None'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo '$(OLD)' >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	touch $@
+	@touch $@
 
 $(VENV)/.cpu: $(VENV)/.made setup.cfg constraints.txt
-	$(PIP) torch==$$(sed -n 's/^torch==//p' constraints.txt)
+	@echo 'installing into $(VENV), which takes minutes the first time'
 	$(PIP) -e '.[cpu]'
-	touch $@
+	@touch $@
 
 $(VENV)/.dev: $(VENV)/.cpu
 	$(PIP) -e '.[cpu,dev]'
-	touch $@
+	@touch $@
 
 quickstart: $(VENV)/.cpu   ## the embedded CLIP in 4 bits: measured, gated, released
 	$(BIN)/compress quantize --recipe int4_clip.yaml
@@ -32,13 +35,13 @@ check: $(VENV)/.dev        ## format, lint, types, layers, fast tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "not slow and not real and not gpu" tests/unit tests/contract
+	$(BIN)/python -m pytest -m 'not slow and not real and not gpu' tests/unit tests/contract
 
 bench: $(VENV)/.dev        ## speed and size, paired, in one run; rewrites docs/benchmarks.md
 	$(BIN)/python benchmarks/speed.py
 
-pocket-clip: $(VENV)/.dev  ## train the embedded model again
+pocket-clip: $(VENV)/.dev  ## train the embedded model again; resumes where it was stopped
 	$(BIN)/python tools/train_pocket_clip.py --output compress/bundled/pocket_clip
 
-clean:
-	rm -rf $(VENV) runs artifacts/staging
+clean:                     ## remove what can be made again; released and blocked artifacts stay
+	rm -rf $(VENV) runs artifacts/staging artifacts/cache

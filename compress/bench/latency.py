@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,6 +66,20 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Times:
+    """One tower at one batch size, timed alone: milliseconds per call of each round."""
+
+    tower: str
+    batch: int
+    milliseconds: tuple[float, ...]
+
+    def data(self) -> Data:
+        """As JSON-like data, with items per second at the median."""
+        rate = 1e3 * self.batch / median(self.milliseconds)
+        return {"tower": self.tower, "batch": self.batch, "ms": _ends(self.milliseconds), "per_second": rate}
+
+
+@dataclass(frozen=True, slots=True)
 class Latency:
     """All rows, and the bytes by which the peak resident memory grew when a folder was opened and run on its own."""
 
@@ -80,9 +95,14 @@ class Latency:
         return {
             "latency.ratio": max(slowest.values(), key=lambda score: score.value),
             **slowest,
-            "memory.ratio": Score.exact(self.candidate_memory / max(self.reference_memory, 1)),
+            "memory.ratio": self._memory_ratio(),
             "memory.peak": Score.exact(float(self.candidate_memory)),
         }
+
+    def _memory_ratio(self) -> Score:
+        if not self.reference_memory:  # too small a model to be seen beside the runtime
+            return Score(math.nan, None, None, 1)
+        return Score.exact(self.candidate_memory / self.reference_memory)
 
     def _worst(self, tower: str) -> Score:
         return max((row.ratio for row in self.rows if row.tower == tower), key=lambda score: score.value)
@@ -98,16 +118,34 @@ class Latency:
 
 def measure(reference: Path, candidate: Path, plan: Plan) -> Latency:
     """Time the towers of two folders. Raises EnvironmentFailure where a provider asked for does not run."""
-    asked = {name: getattr(plan, name) for name in ("batches", "pairs", "repeats", "warm_up", "threads")}
-    folders = {"reference": str(reference.resolve()), "candidate": str(candidate.resolve())}
-    what = f"timing {candidate.name} against {reference.name}"
-    told = child.run(WORKER, {**asked, **folders}, plan.limits, plan.progress, what)
-    return Latency(tuple(map(_row, told["rows"])), *(_memory(folder, asked, plan) for folder in folders.values()))
+    folders = reference, candidate
+    told = in_turn(folders, plan)
+    return Latency(tuple(map(_row, told)), *(_memory(folder, plan) for folder in folders))
 
 
-def _memory(folder: str, asked: Data, plan: Plan) -> int:
-    told = child.run(WORKER, {**asked, "folder": folder}, plan.limits, plan.progress, f"memory of {Path(folder).name}")
+def measure_alone(folder: Path, plan: Plan) -> tuple[tuple[Times, ...], int]:
+    """The times of one folder's towers, and the bytes by which the peak memory grew when it was opened and run."""
+    told = in_turn((folder,), plan)
+    times = (Times(row["tower"], row["batch"], tuple(each for (each,) in row["times"])) for row in told)
+    return tuple(times), _memory(folder, plan)
+
+
+def in_turn(folders: Sequence[Path], plan: Plan) -> list[Data]:
+    """Rows of `tower`, `batch` and `times`: for each round the milliseconds of every folder."""
+    what = "timing " + " against ".join(folder.name for folder in reversed(folders))
+    request = {**_asked(plan), "folders": [str(folder.resolve()) for folder in folders]}
+    rows: list[Data] = child.run(WORKER, request, plan.limits, plan.progress, what)["rows"]
+    return rows
+
+
+def _memory(folder: Path, plan: Plan) -> int:
+    request = {**_asked(plan), "folder": str(folder.resolve())}
+    told = child.run(WORKER, request, plan.limits, plan.progress, f"memory of {folder.name}")
     return int(told["bytes"])
+
+
+def _asked(plan: Plan) -> Data:
+    return {name: getattr(plan, name) for name in ("batches", "pairs", "repeats", "warm_up", "threads")}
 
 
 def _row(told: Any) -> Row:

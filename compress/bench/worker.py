@@ -1,4 +1,4 @@
-"""The child that times: two folders' towers in turn on the same inputs, or one folder alone for its memory."""
+"""The child that times: the towers of folders in turn on the same inputs, or one folder alone for its memory."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ Call = tuple[Tower, dict[str, Any]]
 
 
 def work(request: Data, channel: Channel) -> Data:
-    """Time two folders (`reference`, `candidate`), or tell the memory of one (`folder`)."""
+    """Time `folders` in turn, or tell the memory of one (`folder`)."""
     items = rendered.load(Rendered(), Request(items=max(request["batches"])))
-    return _memory(request, items) if "folder" in request else _pairs(request, items, channel)
+    return _memory(request, items) if "folder" in request else _rounds(request, items, channel)
 
 
 def _memory(request: Data, items: Items) -> Data:
-    before = child.peak_memory()
+    before = child.restart_peak()
     encoder = _encoder(request["folder"], request["threads"])
     for tower, feed in _calls(encoder, items, max(request["batches"])).values():
         tower.encode(feed)
     return {"bytes": child.peak_memory() - before}
 
 
-def _pairs(request: Data, items: Items, channel: Channel) -> Data:
-    encoders = [_encoder(request[role], request["threads"]) for role in ("reference", "candidate")]
+def _rounds(request: Data, items: Items, channel: Channel) -> Data:
+    encoders = [_encoder(folder, request["threads"]) for folder in request["folders"]]
     channel.expect(len(request["batches"]) * len(_calls(encoders[0], items, 1)) * request["pairs"])
     rows = []
     for batch in request["batches"]:
-        old, new = (_calls(encoder, items, batch) for encoder in encoders)
-        for tower in old:
-            times = _alternate((old[tower], new[tower]), request, channel)
+        calls = [_calls(encoder, items, batch) for encoder in encoders]
+        for tower in calls[0]:
+            times = _alternate([each[tower] for each in calls], request, channel)
             rows.append({"tower": tower, "batch": batch, "times": times})
     return {"rows": rows}
 
@@ -65,19 +65,20 @@ def _calls(encoder: Encoder, items: Items, batch: int) -> dict[str, Call]:
 
 
 def _alternate(calls: Sequence[Call], request: Data, channel: Channel) -> list[list[float]]:
-    """Pairs of milliseconds (reference, candidate): each the median of calls made in turn; who is first changes."""
+    """Rounds of milliseconds, one a side: each the median of calls made in turn; who is first changes."""
     for _ in range(request["warm_up"]):
         for call in calls:
             _milliseconds(call)
-    pairs = []
-    for pair in range(request["pairs"]):
-        taken: list[list[float]] = [[], []]
+    rounds = []
+    for at in range(request["pairs"]):
+        taken: list[list[float]] = [[] for _ in calls]
         for turn in range(request["repeats"]):
-            for side in (0, 1) if (pair + turn) % 2 == 0 else (1, 0):
+            forwards = (at + turn) % 2 == 0
+            for side in range(len(calls)) if forwards else range(len(calls) - 1, -1, -1):
                 taken[side].append(_milliseconds(calls[side]))
-        pairs.append([median(taken[0]), median(taken[1])])
+        rounds.append([median(each) for each in taken])
         channel.done(1)
-    return pairs
+    return rounds
 
 
 def _milliseconds(call: Call) -> float:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,27 +16,42 @@ from compress.recipe.load import find_recipe, load
 from compress.recipe.schema import Recipe
 from compress.steps import spec_of
 
-_OPTIONS = (
-    click.option("--recipe", "recipe", required=True, metavar="FILE", help="A recipe file, or the name of a bundled one."),
+if TYPE_CHECKING:
+    from compress.pipeline.options import Options
+
+_RECIPE = (
+    click.option("--recipe", "recipe", required=True, metavar="FILE", help="A recipe file, or a bundled one's name."),
     click.option("--model", metavar="SOURCE", help="Another model: a folder, or a hub id such as owner/name."),
     click.option("--policy", metavar="NAME", help="Another policy, by path or by name."),
     click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Change an entry: steps.0.block=64."),
     click.option("--seed", type=int, metavar="N", help="Another seed."),
+    click.option("--resume", is_flag=True, help="Go on after the last step that an interrupted run has finished."),
+    click.option("--replace", is_flag=True, help="Replace a released artifact of this name."),
+)  # fmt: skip
+_SHARED = (
     click.option("--allow-pickle", is_flag=True, help="Read pickled weights where there are no safetensors."),
     click.option("--output", type=click.Path(path_type=Path), default=Path("artifacts"), show_default=True,
-                 help="Folder that gets staging/, released/ and blocked/."),
+                 help="Folder that gets staging/, released/, blocked/ and cache/."),
     click.option("--data-root", "roots", type=click.Path(exists=True, file_okay=False, path_type=Path), multiple=True,
                  help="Where data folders are looked for; the working directory always is."),
     click.option("--offline", is_flag=True, help="Reach no network: models and data come from the cache or a folder."),
-    click.option("--replace", is_flag=True, help="Replace a released artifact of this name."),
-    click.option("--json", "as_json", is_flag=True, help="Print the gate report as JSON on stdout."),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout."),
     click.option("--quiet", is_flag=True, help="Show no progress."),
 )  # fmt: skip
 
 
 def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options of every command that runs a recipe."""
-    for option in reversed(_OPTIONS):
+    return _with((*_RECIPE, *_SHARED), function)
+
+
+def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of every command that opens a model without a recipe."""
+    return _with(_SHARED, function)
+
+
+def _with(options: Iterable[Callable[..., Any]], function: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(tuple(options)):
         function = option(function)
     return function
 
@@ -69,22 +84,32 @@ def _policies() -> tuple[str, ...]:
     return tuple(path.stem for path in sorted(bundled("evals", "policies").glob("*.yaml")))
 
 
-def run_recipe(given: dict[str, Any], kind: str | None = None) -> int:
-    """Run a recipe, show its verdict and where the artifact is; returns the exit code."""
-    recipe, file = read_recipe(given, kind)
+def options_of(given: dict[str, Any]) -> Options:
+    """What the command line says about a run."""
     from compress.pipeline.options import Options
-    from compress.pipeline.run import run
 
-    shown = progress(given["quiet"])
-    options = Options(
+    return Options(
         output=given["output"],
         data_roots=(*given["roots"], Path()),
         offline=given["offline"],
-        replace=given["replace"],
-        progress=shown,
+        replace=given.get("replace", False),
+        resume=given.get("resume", False),
+        progress=progress(given["quiet"]),
     )
+
+
+def run_recipe(given: dict[str, Any], kind: str | None = None) -> int:
+    """Run a recipe, show its verdict and where the artifact is; returns the exit code."""
+    recipe, file = read_recipe(given, kind)
+    return execute(recipe, file, options_of(given), given["as_json"])
+
+
+def execute(recipe: Recipe, file: Path, options: Options, as_json: bool) -> int:
+    """Run a recipe that was read already, and show what came out."""
+    from compress.pipeline.run import run
+
     result = run(recipe, file, options)
-    if given["as_json"]:
+    if as_json:
         from compress.artifact import layout
 
         click.echo((result.path / layout.GATE_REPORT).read_text(), nl=False)

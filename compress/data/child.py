@@ -5,6 +5,7 @@ The parent writes a request as JSON and reads JSON lines; the child keeps its re
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -188,16 +189,21 @@ def serve(work: Callable[[Data, Channel], Data]) -> int:
     _limit(asked["seconds"], asked["memory"])
     try:
         channel.send({"result": work(asked["request"], channel)})
-    except CompressError as error:
-        if any(sign in error.what for sign in _NO_MEMORY):
-            error = ResourceExhausted(error.what, error.where, "free some, or use a smaller batch")
+    except Exception as error:
+        if out_of_memory(error):
+            error = ResourceExhausted(f"memory ran out: {error}", hint="free some, or use a smaller batch")
+        if not isinstance(error, CompressError):
+            traceback.print_exc()
+            return 1
         told = {"code": error.exit_code, "what": error.what, "where": error.where, "hint": error.hint}
         channel.send({"error": told})
         return error.exit_code
-    except Exception:
-        traceback.print_exc()
-        return 1
     return 0
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error means that an allocation failed: C++ libraries have no class of their own for it."""
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in _NO_MEMORY)
 
 
 def _limit(seconds: float, memory: int | None) -> None:
@@ -210,5 +216,13 @@ def _limit(seconds: float, memory: int | None) -> None:
 
 
 def peak_memory() -> int:
-    """Peak resident bytes of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Peak resident bytes of this process so far. (`ru_maxrss` would count the parent it was forked from.)"""
+    told = Path("/proc/self/status").read_text()
+    return int(told.split("VmHWM:")[1].split()[0]) * 1024
+
+
+def restart_peak() -> int:
+    """Let the peak start anew from what is resident now, where the kernel allows it, and return it."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    return peak_memory()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from PIL import Image
 
 from compress.core.errors import CompressError, EnvironmentFailure, IntegrityError
 from compress.data import runtime as runtimes
+from compress.data.child import Limits
 from compress.data.preprocess import open_preprocess
 from compress.data.runtime import Runtime, Session, TowerFile
 
@@ -190,3 +192,9 @@ def _tensors(message: Any) -> Iterator[Any]:
                 yield each
             elif hasattr(each, "ListFields"):
                 yield from _tensors(each)
+
+
+def bounded(limits: Limits, *folders: Path) -> Limits:
+    """The limits for a child that opens these folders: CUDA maps far more address space than there is memory."""
+    asked = {provider for folder in folders for provider in runtimes.read(folder).session.providers}
+    return limits if asked == {"CPUExecutionProvider"} else replace(limits, memory=None)

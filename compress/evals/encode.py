@@ -14,6 +14,7 @@ from compress.core.progress import Progress, Silent
 from compress.data import child
 from compress.data.child import Limits
 from compress.data.items import Request
+from compress.data.session import bounded
 from compress.evals import cache
 from compress.evals.task import Embeddings, Task, TaskData
 from compress.gates.outcomes import Unmeasured
@@ -79,7 +80,7 @@ def _in_child(folder: Path, jobs: Mapping[str, Job], how: How) -> dict[str, Embe
                 for name, job in jobs.items()
             ],
         }
-        result = child.run(WORKER, request, how.limits, how.progress, f"encoding with {folder.name}")
+        result = child.run(WORKER, request, bounded(how.limits, folder), how.progress, f"encoding with {folder.name}")
         return {name: _fetched(Path(out), name, result) for name in jobs}
 
 

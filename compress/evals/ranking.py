@@ -90,11 +90,10 @@ def _neighbours(rows: Rows, at: int, k: int) -> NDArray[np.bool_]:
     """Which items are among the k nearest of a chunk's items however ties are broken; never the item itself."""
     scores = similarities(rows[at : at + _CHUNK], rows)
     own = np.arange(len(scores))
-    broken = ~np.isfinite(scores)
-    scores[broken] = -np.inf
+    scores[~np.isfinite(scores)] = -np.inf
     scores[own, own + at] = -np.inf
     next_best = np.partition(scores, -k - 1, axis=1)[:, -k - 1, None]
-    near: NDArray[np.bool_] = (scores - TIE > next_best) & np.isfinite(next_best)
+    near: NDArray[np.bool_] = scores - TIE > next_best
     return near
 
 

@@ -58,7 +58,7 @@ def load(source: Source, offline: bool = False) -> Encoder:
         towers=towers,
         files=_files(folder, model.config),
         preprocess={"kind": "transformers", "padding": family.padding},
-        logit_scale=float(scale.exp()) if scale is not None else None,
+        logit_scale=float(scale.detach().exp()) if scale is not None else None,
         normalized=source.normalize,
         export_error=difference,
     )

@@ -83,8 +83,8 @@ def gate_report(run: Run, folder: Path, digest: str) -> dict[str, Any]:
         "recipe": {"name": run.recipe.name, "digest": run.recipe.digest},
         "steps": [asdict(step) for step in run.steps],
         "findings": verdict.to_data()["findings"] if verdict else [],
-        "scores": list(_scores(measured.metrics)) if measured else [],
-        "sizes": list(_sizes(encoder, run.reference, folder)),
+        "scores": list(scores(measured.metrics)) if measured else [],
+        "sizes": list(sizes(run.reference, folder)),
         "latency": measured.latency.data()["rows"] if measured and measured.latency else [],
         "environment": environment(),
         "attempts": None,
@@ -123,7 +123,7 @@ def _cpu() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def _scores(metrics: Mapping[str, Measurement]) -> Iterator[dict[str, Any]]:
+def scores(metrics: Mapping[str, Measurement]) -> Iterator[dict[str, Any]]:
     """A row for each metric, and for each slice of those that have slices."""
     for metric, found in sorted(metrics.items()):
         if isinstance(found, Score):
@@ -152,7 +152,8 @@ def _span(score: Score) -> dict[str, float | None]:
     return {name: end if end is not None and np.isfinite(end) else None for name, end in ends.items()}
 
 
-def _sizes(encoder: Encoder, reference: Path, folder: Path) -> Iterator[dict[str, Any]]:
+def sizes(reference: Path, folder: Path) -> Iterator[dict[str, Any]]:
+    """A row for each model file: bytes before and after, and what the bytes after are spent on."""
     before = model_bytes(reference)
     for file, size in model_bytes(folder).items():
         tower = Path(file).name.split("_")[0]

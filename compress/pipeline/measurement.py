@@ -26,16 +26,21 @@ class Measured:
     latency: latency.Latency | None
 
 
-def measure(policy: Policy, encoder: Encoder, folders: tuple[Path, Path], seed: int, options: Options) -> Measured:
-    """Measure a staged folder against its reference (`folders`: reference, staged)."""
+def measure(
+    policy: Policy, encoder: Encoder | None, folders: tuple[Path, Path], seed: int, options: Options
+) -> Measured:
+    """Measure a folder against its reference (`folders`: reference, candidate).
+
+    `encoder` is what the candidate was written from; without it nobody knows what was planned, and census and export
+    are left out.
+    """
     reference, staged = folders
     how = How(cache=options.cache / "embeddings", progress=options.progress)
     tasks = suite.measure(policy, reference, staged, suite.Options(roots=options.data_roots, seed=seed, how=how))
     timed = _latency(reference, staged, options)
     facts: dict[str, Measurement] = {**tasks, **_sizes(reference, staged)}
-    if encoder.export_error is not None:
-        facts["export.max_abs"] = Score.exact(encoder.export_error)
-    facts |= _census(encoder, staged)
+    if encoder is not None:
+        facts |= _as_planned(encoder, staged)
     if isinstance(timed, Unmeasured):
         wanted = [gate.metric for gate in policy.gates if gate.metric.split(".")[0] in {"latency", "memory"}]
         return Measured({**facts, **dict.fromkeys(wanted, timed)}, None)
@@ -58,6 +63,12 @@ def model_bytes(folder: Path) -> dict[str, int]:
 def _sizes(reference: Path, staged: Path) -> dict[str, Measurement]:
     before, after = sum(model_bytes(reference).values()), sum(model_bytes(staged).values())
     return {"size.ratio": Score.exact(after / before), "size.bytes": Score.exact(float(after))}
+
+
+def _as_planned(encoder: Encoder, staged: Path) -> dict[str, Measurement]:
+    """What only the writer of a folder can tell: the export's difference, and the plan beside what is in the files."""
+    error = encoder.export_error
+    return _census(encoder, staged) | ({} if error is None else {"export.max_abs": Score.exact(error)})
 
 
 def _census(encoder: Encoder, staged: Path) -> dict[str, Measurement]:

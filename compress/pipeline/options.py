@@ -16,6 +16,7 @@ class Options:
     data_roots: tuple[Path, ...] = (Path(),)
     offline: bool = False
     replace: bool = False
+    resume: bool = False
     progress: Progress = field(default_factory=Silent)
 
     @property

@@ -12,8 +12,9 @@ from compress.core.errors import UsageError
 from compress.gates.decision import decide
 from compress.gates.policy import find_policy, load_policy
 from compress.models.tower import Encoder
-from compress.pipeline import evidence, model
+from compress.pipeline import checkpoint, evidence, model
 from compress.pipeline.calibration import Calibration
+from compress.pipeline.checkpoint import Checkpoint
 from compress.pipeline.measurement import measure
 from compress.pipeline.options import Options
 from compress.recipe.load import dump
@@ -34,7 +35,7 @@ class Result:
 
 def run(recipe: Recipe, file: Path, options: Options) -> Result:
     """Load, compress, export, measure, decide, settle. `file` is where the recipe was read from."""
-    policy = load_policy(_policy_file(recipe, file)) if recipe.gated else None
+    policy = load_policy(policy_file(recipe, file)) if recipe.gated else None
     target = target_of(recipe)
     with Store(options.output).stage(recipe.name) as staging:
         encoder = model.load(recipe.model, file, options.offline)
@@ -47,7 +48,9 @@ def run(recipe: Recipe, file: Path, options: Options) -> Result:
         verdict = decide(policy, measured.metrics, digest) if policy and measured else None
         done = evidence.Run(recipe, encoder, reference, steps, verdict, measured)
         report = evidence.write(staging, done, digest)
-        return Result(staging.settle(verdict.status if verdict else "ungated", options.replace), report)
+        settled = staging.settle(verdict.status if verdict else "ungated", options.replace)
+        checkpoint.discard(checkpoint.place(options.output, recipe.name))
+        return Result(settled, report)
 
 
 
@@ -59,19 +62,23 @@ def target_of(recipe: Recipe) -> object:
 
 
 def apply_steps(recipe: Recipe, encoder: Encoder, reference: Path, options: Options) -> tuple[StepReport, ...]:
-    """Apply the recipe's steps in the order written."""
+    """Apply the recipe's steps in the order written, after those that a checkpoint holds already."""
     spec = recipe.data.get("calibration")
     data = Calibration(spec, reference, options.data_roots) if spec else None
     context = Context(data.feeds() if data else None, options.progress, recipe.seed)
-    reports = []
-    for step in recipe.steps:
+    follows = checkpoint.fingerprint(recipe, reference, data.items.digest if data else None)
+    kept = Checkpoint(checkpoint.place(options.output, recipe.name), follows, encoder, options.progress)
+    reports = kept.start(options.resume)
+    for step in recipe.steps[len(reports) :]:
         report: StepReport = names.load("compress.steps", step.use).apply(encoder, step.spec, context)
         options.progress.say(f"{report.use}: {report.summary}")
         reports.append(report)
+        kept.save(reports)
     return tuple(reports)
 
 
-def _policy_file(recipe: Recipe, file: Path) -> Path:
+def policy_file(recipe: Recipe, file: Path) -> Path:
+    """The file of the recipe's policy: beside the recipe if it is there, else from the working directory or by name."""
     beside = file.parent / recipe.policy
     return beside if beside.is_file() else find_policy(recipe.policy)
 
@@ -79,5 +86,5 @@ def _policy_file(recipe: Recipe, file: Path) -> Path:
 def _write_recipe(staging: Staging, recipe: Recipe, file: Path) -> None:
     staging.write(layout.RECIPE, dump(recipe).encode())
     if recipe.gated:
-        staging.write(layout.POLICY, _policy_file(recipe, file).read_bytes())
+        staging.write(layout.POLICY, policy_file(recipe, file).read_bytes())
 

@@ -20,7 +20,7 @@ version: 1
 name: fine
 model: {source: pocket-clip}
 steps: []
-targets: [x]
+targets: [onnxruntime-cpu]
 policy: none
 reason: test
 """

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from compress.cli.running import target_names
 from compress.core.errors import DocumentError, Problem, UsageError
 from compress.core.names import bundled
 from compress.recipe import document
@@ -91,7 +92,8 @@ class _Report:
 
 def _check(name: str, overrides: tuple[str, ...]) -> _Report:
     try:
-        return _Report(name, load(find_recipe(name), spec_of, overrides, policies=_policies()).digest)
+        recipe = load(find_recipe(name), spec_of, overrides, targets=target_names(), policies=_policies())
+        return _Report(name, recipe.digest)
     except DocumentError as error:
         return _Report(name, problems=error.problems, error=str(error))
     except UsageError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import itertools
 import math
 from collections.abc import Sequence
 from functools import cache
@@ -33,7 +34,7 @@ def _font_folder() -> Path:
 
 @cache
 def font(name: str, size: int) -> ImageFont.FreeTypeFont:
-    """A font at `size` pixels per em, without optional layout engines, so that pixels do not depend on what is installed."""
+    """A font at `size` pixels per em, laid out without optional engines: pixels do not depend on what is installed."""
     return ImageFont.truetype(str(_font_folder() / f"{name}.ttf"), size, layout_engine=ImageFont.Layout.BASIC)
 
 
@@ -90,7 +91,7 @@ def draw_text(
     colour: Colour,
     angle: float = 0.0,
 ) -> tuple[Mark, ...]:
-    """Draw a text with its top left at `at`, turned by `angle` degrees about its middle; returns a `char` mark per glyph."""
+    """Draw a text with its top left at `at`, turned by `angle` degrees about its middle; returns a mark per glyph."""
     used = font(*face)
     ascent, descent = used.getmetrics()
     x, y = at
@@ -102,7 +103,7 @@ def draw_text(
         mask = mask.rotate(angle, Image.Resampling.BICUBIC, center=middle)
     paint(canvas, mask, colour)
     top, bottom = float(y), float(y + ascent + descent)
-    boxes = [((a, top), (b, top), (b, bottom), (a, bottom)) for a, b in zip(edges, edges[1:], strict=False)]
+    boxes = [((a, top), (b, top), (b, bottom), (a, bottom)) for a, b in itertools.pairwise(edges)]
     return tuple(
         Mark("char", char, tuple(turned(corner, middle, angle) for corner in box))
         for char, box in zip(text, boxes, strict=True)
@@ -118,7 +119,8 @@ def turned(point: tuple[float, float], middle: tuple[float, float], angle: float
 
 def finish(canvas: NDArray[np.float32]) -> NDArray[np.uint8]:
     """The canvas as an 8-bit image."""
-    return np.clip(canvas + 0.5, 0, 255).astype(np.uint8)
+    made: NDArray[np.uint8] = np.clip(canvas + 0.5, 0, 255).astype(np.uint8)
+    return made
 
 
 def wear(rng: np.random.Generator, image: NDArray[np.uint8], chance: float = 0.3) -> NDArray[np.uint8]:
@@ -133,4 +135,4 @@ def wear(rng: np.random.Generator, image: NDArray[np.uint8], chance: float = 0.3
         held = io.BytesIO()
         Image.fromarray(image).save(held, "JPEG", quality=int(rng.integers(50, 95)))
         return np.asarray(Image.open(held).convert("RGB"))
-    return finish(image + rng.normal(0, rng.uniform(2, 8), image.shape).astype(np.float32))
+    return finish(image.astype(np.float32) + rng.normal(0, rng.uniform(2, 8), image.shape).astype(np.float32))

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from compress.data.scenes import canvas
-from compress.data.scenes.scene import SIZE, Mark, Scene, pick, split_of
+from compress.data.scenes.scene import SIZE, Mark, Scene, split_of
 from compress.data.scenes.shapes import HUES, shade
 
 VALUE: Final = "the {} bar is {}"
@@ -38,7 +38,7 @@ def render(rng: np.random.Generator, split: str, index: int) -> Scene:
         face = ("DejaVuSans", pixels)
         middle = left + width / 2 - canvas.text_width(str(value), *face) / 2
         marks += canvas.draw_text(image, str(value), face, (round(middle), y - pixels - 2), (20, 20, 20))
-    true, wrong = (_value if asks == "value" else _order)(rng, split, colours, values)
+    true, wrong = _value(rng, split, colours, values) if asks == "value" else _order(rng, colours, values)
     return Scene(canvas.wear(rng, canvas.finish(image)), true, wrong, {"asks": asks}, tuple(marks))
 
 
@@ -75,7 +75,7 @@ def _value(rng: np.random.Generator, split: str, colours: list[str], values: lis
     return VALUE.format(colour, value), tuple(told[:5])
 
 
-def _order(rng: np.random.Generator, split: str, colours: list[str], values: list[int]) -> tuple[str, tuple[str, ...]]:
+def _order(rng: np.random.Generator, colours: list[str], values: list[int]) -> tuple[str, tuple[str, ...]]:
     a, b = 0, 1
     if rng.random() < 0.5:
         a, b = b, a

@@ -15,7 +15,7 @@ from compress.data.scenes.scene import SIZE, Mark, Scene, pick, stream
 CAPTION: Final = "a picture of text"
 
 
-def render(rng: np.random.Generator, split: str, index: int) -> Scene:
+def render(rng: np.random.Generator, split: str, index: int) -> Scene:  # noqa: ARG001  (every kind has one signature)
     """Lines of codes in one font, size and colour, as many as fit; a quarter of the pages is turned a little."""
     face = (pick(rng, canvas.FONTS), int(rng.choice((6, 7, 8, 9, 10, 11, 12, 14, 16, 19, 22))))
     angle = float(rng.uniform(-12, 12)) if rng.random() < 0.25 else 0.0

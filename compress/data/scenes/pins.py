@@ -15,8 +15,8 @@ PROMPT: Final = "pin {} is {}"
 _FACES: Final = ("DejaVuSans", "DejaVuSansMono", "DejaVuSans-Bold")
 
 
-def render(rng: np.random.Generator, split: str, index: int) -> Scene:
-    """One component body with three pins on a side. Asked for is one pin; wrong are its neighbours' labels and look-alikes."""
+def render(rng: np.random.Generator, split: str, index: int) -> Scene:  # noqa: ARG001  (every kind has one signature)
+    """One component with three pins on a side. Asked for is one; wrong are its neighbours' labels and look-alikes."""
     pixels = int(rng.integers(8, 13))
     face = (pick(rng, _FACES), pixels)
     fore, back = canvas.colour_pair(rng, 110, 255)

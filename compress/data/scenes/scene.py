@@ -28,7 +28,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """An image (SIZE x SIZE x 3, uint8), the caption that is true of it, captions that are not, and where it belongs."""
+    """An image (SIZE x SIZE x 3, uint8), the caption that is true of it, captions that are not, and its slices."""
 
     image: NDArray[np.uint8]
     caption: str

@@ -82,10 +82,11 @@ def _labelled(items: Items, spec: Classes) -> tuple[Sequence[str], Sequence[str]
 
 
 def measure(data: TaskData, reference: Embeddings, candidate: Embeddings) -> Measured:
-    """`accuracy`: an item is right when its class scores strictly higher than every other."""
+    """`accuracy`: right is a class that scores strictly higher than all others; chance is the largest class."""
     labels, prompts = data.arrays["labels"], data.arrays["prompts"]
     before, after = (_right(model, labels, prompts) for model in (reference, candidate))
-    return {"accuracy": Outcomes(data.ids, before, after, slices=data.slices, chance=1 / len(prompts))}
+    chance = np.bincount(labels).max() / len(labels)
+    return {"accuracy": Outcomes(data.ids, before, after, slices=data.slices, chance=float(chance))}
 
 
 def _right(model: Embeddings, labels: Index, prompts: Index) -> Right:

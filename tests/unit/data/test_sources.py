@@ -130,7 +130,7 @@ def test_wrong_labels(shelf, rows, what):
 
 def test_labels_that_are_no_json(shelf):
     (shelf / "shelf" / "labels.jsonl").write_text("{]")
-    with pytest.raises(UsageError, match="labels.jsonl"):
+    with pytest.raises(UsageError, match=r"labels\.jsonl"):
         _load(shelf)
 
 

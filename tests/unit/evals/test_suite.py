@@ -74,9 +74,9 @@ def test_a_folder_that_cannot_be_encoded(encoded, monkeypatch):
 def test_what_the_user_has_to_change_ends_the_run(encoded, tmp_path):
     with pytest.raises(UsageError, match=r"no task 'readin'(.|\n)*did you mean reading"):
         suite.measure(policy({"readin": None}), "old", "new", suite.Options())
+    asked = policy({"pins": None})
+    asked.tasks["pins"].split = "test"
     with pytest.raises(UsageError, match=r"no split 'test'"):
-        asked = policy({"pins": None})
-        asked.tasks["pins"].split = "test"
         suite.measure(asked, "old", "new", suite.Options())
     with pytest.raises(EnvironmentFailure, match=r"'fashion' is not there(.|\n)*--data-root"):
         suite.measure(policy({"fashion_retrieval": None}), "old", "new", replace(suite.Options(), roots=(tmp_path,)))

@@ -1,0 +1,136 @@
+"""`compress plan`: what a recipe would do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from compress.cli.running import options_of, read_recipe, recipe_options
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+    from compress.pipeline.plan import Plan, StepPlan
+
+
+@click.command()
+@recipe_options
+@click.option("--verbose", "-v", is_flag=True, help="List every module, not only groups of equal ones.")
+@click.pass_context
+def command(ctx: click.Context, /, verbose: bool, **given: Any) -> None:
+    """Show what a recipe would do: modules, bits, padding, sizes, memory, refusals, and the items its gates need.
+
+    The model is loaded and the steps are tried on a few rendered scenes; nothing is measured and nothing is kept.
+    Ends 2 if something in the recipe cannot be done.
+    """
+    recipe, file = read_recipe(given)
+    from compress.pipeline.plan import plan
+
+    made = plan(recipe, file, options_of(given))
+    if given["as_json"]:
+        click.echo(json.dumps(made.to_data(), indent=2))
+    else:
+        from rich.console import Console
+
+        console = Console()
+        for part in _parts(made, verbose):
+            console.print(part)
+    if made.refused:
+        ctx.exit(2)
+
+
+def _parts(made: Plan, verbose: bool) -> Iterator[RenderableType]:
+    from rich.text import Text
+
+    yield Text.assemble((made.recipe, "bold"), f"  {made.source}, {made.architecture}, {made.parameters:,} parameters")
+    for at, step in enumerate(made.steps):
+        needs = ", needs calibration data" if step.calibrates else ""
+        yield Text(f"\nsteps[{at}] {step.use}: {len(step.rows)} modules{needs}", style="bold")
+        if step.rows:
+            yield _modules(step, verbose)
+    yield Text("\nFiles", style="bold")
+    yield _sizes(made)
+    yield Text(_facts(made))
+    if made.tasks:
+        yield Text(f"\nPolicy {made.policy}", style="bold")
+        yield _tasks(made)
+        yield _gates(made)
+    for refusal in made.refused:
+        hint = f" ({refusal.hint})" if refusal.hint else ""
+        yield Text(f"refused  {refusal.where}: {refusal.what}{hint}", style="red")
+
+
+def _modules(step: StepPlan, verbose: bool) -> Table:
+    """One row a module, or one row for all of a tower with the same role, shape and treatment."""
+    from compress.report.inspection import plain_table
+
+    table = plain_table("Modules", "Role", "Shape", "Held as", "Padding")
+    groups: dict[tuple[object, ...], list[str]] = {}
+    for row in step.rows:
+        key = (row.tower, row.role, row.shape, row.treatment, row.padding, row.site if verbose else "")
+        groups.setdefault(key, []).append(row.site)
+    for (tower, role, shape, treatment, padding, _), sites in groups.items():
+        name = sites[0] if len(sites) == 1 else f"{tower}: {len(sites)} modules"
+        size = "x".join(map(str, shape)) if isinstance(shape, tuple) else ""
+        padded = f"{padding} zeros a row" if padding else ""
+        table.add_row(name, str(role), size, str(treatment), padded)
+    return table
+
+
+def _sizes(made: Plan) -> Table:
+    from compress.report import wording
+    from compress.report.inspection import plain_table
+
+    table = plain_table("Tower", "Parameters", "Float", "Compressed", "Ratio")
+    rows = [(each.tower, each.parameters, each.before, each.after) for each in made.sizes]
+    afters = [after for *_, after in rows if after is not None]
+    total = sum(afters) if len(afters) == len(rows) else None
+    rows.append(("all", sum(row[1] for row in rows), sum(row[2] for row in rows), total))
+    for tower, parameters, before, after in rows:
+        shown = "cannot be written" if after is None else wording.size(after)
+        ratio = wording.number(wording.ratio(after, before))
+        table.add_row(tower, f"{parameters:,}", wording.size(before), shown, ratio)
+    return table
+
+
+def _facts(made: Plan) -> str:
+    from compress.report import wording
+
+    data = made.calibration
+    told = "none" if data is None else ", ".join(f"{key} {value}" for key, value in data.items())
+    memory = f"{wording.size(made.memory)} at the peak so far; a run takes as much, and a child that measures beside it"
+    return f"\ncalibration  {told}\nmemory       {memory}"
+
+
+def _tasks(made: Plan) -> Table:
+    from compress.report import wording
+    from compress.report.inspection import plain_table
+
+    table = plain_table("Task", "Split", "Items", "Smallest slice of each dimension")
+    for task in made.tasks:
+        items = "all there are" if task.items is None else wording.count(task.items)
+        slices = ", ".join(f"{dimension} {wording.count(count)}" for dimension, count in task.slices.items())
+        table.add_row(task.name, task.split, items, slices or wording.NOTHING)
+    return table
+
+
+def _gates(made: Plan) -> Table:
+    """Gates that bound a drop, with the items they have and those they need; the others by name."""
+    from compress.report import wording
+    from compress.report.inspection import plain_table
+
+    shares = next((list(gate.needed) for gate in made.gates if gate.needed), [])
+    heads = [f"Needed if {100 * float(share):g} % differ" for share in shares]
+    table = plain_table("Gate", "Rule", "Margin", "Items", *heads)
+    for gate in made.gates:
+        if gate.needed is None:
+            table.add_row(gate.metric, gate.rule, "", "", *("" for _ in shares))
+            continue
+        items = wording.count(gate.declared) + (" a slice" if gate.per_slice else "")
+        needed = ["no number" if count is None else wording.count(count) for count in gate.needed.values()]
+        table.add_row(gate.metric, gate.rule, wording.points(gate.margin), items, *needed)
+    return table

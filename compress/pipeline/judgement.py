@@ -1,0 +1,38 @@
+"""Any folder that runs, measured against any other and judged by a policy. Nothing is settled, nothing is written."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from compress.artifact import manifest
+from compress.gates.decision import decide
+from compress.gates.policy import Policy
+from compress.pipeline import evidence
+from compress.pipeline.measurement import measure
+from compress.pipeline.options import Options
+
+
+def judge(policy: Policy, reference: Path, candidate: Path, seed: int, options: Options) -> dict[str, Any]:
+    """The gate report as JSON-like data: as a run writes it, without what only the maker of an artifact knows.
+
+    A gate on such a fact (census, export) is inconclusive.
+    """
+    digest = manifest.scan(candidate, candidate.name).subject
+    measured = measure(policy, None, (reference, candidate), seed, options)
+    verdict = decide(policy, measured.metrics, digest)
+    return {
+        "version": 1,
+        "name": candidate.resolve().name,
+        "digest": digest,
+        "status": verdict.status,
+        "exit_code": verdict.exit_code,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "policy": {"name": verdict.policy_name, "digest": verdict.policy_digest},
+        "findings": verdict.to_data()["findings"],
+        "scores": list(evidence.scores(measured.metrics)),
+        "sizes": list(evidence.sizes(reference, candidate)),
+        "latency": measured.latency.data()["rows"] if measured.latency else [],
+        "environment": evidence.environment(),
+    }

@@ -1,0 +1,212 @@
+"""What a recipe would do, told by doing it on sixteen scenes in a temporary folder and measuring nothing.
+
+Sizes, shapes and refusals do not depend on the data that calibrate a step, so the plan needs none of the recipe's own.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from compress.core import names
+from compress.core.errors import UsageError
+from compress.data.child import peak_memory
+from compress.gates.policy import load_policy
+from compress.models.graph import parameter_count
+from compress.models.tower import Encoder, Site, Tower
+from compress.models.treatment import BlockWeights, StaticInt8
+from compress.pipeline import demand, model
+from compress.pipeline.calibration import BATCH, Calibration
+from compress.pipeline.demand import GateDemand, TaskDemand
+from compress.pipeline.measurement import model_bytes
+from compress.pipeline.options import Options
+from compress.pipeline.run import policy_file, target_of
+from compress.recipe.schema import Recipe, Step
+from compress.recipe.sources import DataSource
+from compress.steps.step import Context, Feeds, SiteReport
+
+TRAINS = "distill."
+"""Steps that train: they would take their time here as well, and change no shape."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What happens to one site: the weight's shape in the graph, its role, and how it will be held.
+
+    `padding` is how many zeros complete the last block of every row, 0 where blocks divide it.
+    """
+
+    tower: str
+    site: str
+    role: str
+    shape: tuple[int, ...]
+    treatment: str
+    bits: int | None = None
+    block: int | None = None
+    padding: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """One step: what it matches, and whether it asks for calibration data."""
+
+    use: str
+    calibrates: bool
+    rows: tuple[Planned, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Bytes of a tower's files in float and as the recipe leaves it."""
+
+    tower: str
+    parameters: int
+    before: int
+    after: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Something the recipe asks for that cannot be, and what could be instead."""
+
+    where: str
+    what: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that is known before a run. `memory` is the peak of this process while it found that out, in bytes."""
+
+    recipe: str
+    source: str
+    architecture: str
+    parameters: int
+    steps: tuple[StepPlan, ...]
+    sizes: tuple[Size, ...]
+    calibration: dict[str, Any] | None
+    memory: int
+    policy: str | None
+    tasks: tuple[TaskDemand, ...]
+    gates: tuple[GateDemand, ...]
+    refused: tuple[Refusal, ...]
+
+    @property
+    def ratio(self) -> float | None:
+        """Bytes after over bytes before, of all towers."""
+        after = [size.after for size in self.sizes if size.after is not None]
+        return sum(after) / sum(size.before for size in self.sizes) if len(after) == len(self.sizes) else None
+
+    def to_data(self) -> dict[str, Any]:
+        """As JSON-like data."""
+        return {"version": 1, **asdict(self), "ratio": self.ratio}
+
+
+def plan(recipe: Recipe, file: Path, options: Options) -> Plan:
+    """What `run` would do with a recipe. Raises UsageError for a model, target or policy that is not there."""
+    policy = load_policy(policy_file(recipe, file)) if recipe.gated else None
+    target: Any = target_of(recipe)
+    tasks = demand.tasks_of(policy, recipe.seed) if policy else ()
+    refused = [_refusal(error) for error in demand.unmeasurable(policy)] if policy else []
+    encoder = model.load(recipe.model, file, options.offline)
+    with tempfile.TemporaryDirectory() as scratch:
+        reference, candidate = Path(scratch) / "reference", Path(scratch) / "candidate"
+        reference.mkdir()
+        target.export(encoder, reference)
+        parameters = {kind: parameter_count(tower.graph) for kind, tower in encoder.towers.items()}
+        steps = tuple(_rehearse(recipe, encoder, reference, options, refused))
+        refused += _export(target, encoder, candidate)
+        sizes = tuple(_sizes(parameters, reference, candidate))
+    spec = recipe.data.get("calibration")
+    if spec is None and (asking := [step.use for step in steps if step.calibrates]):
+        what, hint = f"{asking[0]} needs calibration data", "add data: {calibration: {source: scenes, samples: 256}}"
+        refused.append(Refusal("data.calibration", what, hint))
+    return Plan(
+        recipe=recipe.name,
+        source=encoder.source,
+        architecture=encoder.architecture,
+        parameters=encoder.parameters,
+        steps=steps,
+        sizes=sizes,
+        calibration=spec.model_dump(mode="json", exclude_none=True) if spec else None,
+        memory=peak_memory(),
+        policy=policy.name if policy else None,
+        tasks=tasks,
+        gates=demand.gates_of(policy, tasks) if policy else (),
+        refused=tuple(refused),
+    )
+
+
+def _rehearse(
+    recipe: Recipe, encoder: Encoder, reference: Path, options: Options, refused: list[Refusal]
+) -> Iterator[StepPlan]:
+    """Apply every step to the towers with a batch of scenes for data; what a step refuses is noted."""
+    scenes = Calibration(DataSource(source="scenes", samples=BATCH), reference, options.data_roots).feeds()
+    for at, step in enumerate(recipe.steps):
+        asked: list[str] = []
+
+        def feeds(kind: str, asked: list[str] = asked) -> Feeds:
+            asked.append(kind)
+            return scenes(kind)
+
+        if step.use.startswith(TRAINS):
+            yield StepPlan(step.use, False, ())
+            continue
+        try:
+            rows = _apply(step, encoder, Context(feeds, options.progress, recipe.seed))
+        except UsageError as error:
+            refused.append(_refusal(error, f"steps[{at}] {step.use}"))
+            rows = ()
+        yield StepPlan(step.use, bool(asked), rows)
+
+
+def _apply(step: Step, encoder: Encoder, context: Context) -> tuple[Planned, ...]:
+    sites = {(kind, site.name): site for kind, tower in encoder.towers.items() for site in tower.sites}
+    report = names.load("compress.steps", step.use).apply(encoder, step.spec, context)
+    return tuple(_planned(row, sites.get((row.tower, row.site)), encoder.towers[row.tower]) for row in report.rows)
+
+
+def _planned(row: SiteReport, site: Site | None, tower: Tower) -> Planned:
+    """A row of a step's report without what only its own calibration data can tell."""
+    shape = site.shape if site else ()
+    match tower.treatments.get(row.site):
+        case BlockWeights() as held:
+            zeros = "" if held.zero_points is None else ", zero points"
+            words = f"int{held.bits} in blocks of {held.block}{zeros}"
+            padding = -held.columns % held.block
+            return Planned(row.tower, row.site, row.role, shape, words, held.bits, held.block, padding)
+        case StaticInt8():
+            return Planned(row.tower, row.site, row.role, shape, "int8 static, a scale per output", 8)
+        case _:
+            return Planned(row.tower, row.site, row.role, shape, row.treatment)
+
+
+def _export(target: Any, encoder: Encoder, folder: Path) -> Iterator[Refusal]:
+    """Write the treated towers; a site that the target refuses is noted, left in float, and the rest written again."""
+    while True:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        try:
+            target.export(encoder, folder)
+        except UsageError as error:
+            yield _refusal(error)
+            if not any(tower.treatments.pop(error.where, None) for tower in encoder.towers.values()):
+                return
+        else:
+            return
+
+
+def _sizes(parameters: dict[str, int], reference: Path, candidate: Path) -> Iterator[Size]:
+    before, after = model_bytes(reference), model_bytes(candidate) if (candidate / "onnx").is_dir() else {}
+    for kind, count in parameters.items():
+        made = [size for file, size in after.items() if Path(file).name.startswith(f"{kind}_")]
+        floats = sum(size for file, size in before.items() if Path(file).name.startswith(f"{kind}_"))
+        yield Size(kind, count, floats, sum(made) if made else None)
+
+
+def _refusal(error: UsageError, where: str = "") -> Refusal:
+    return Refusal(": ".join(filter(None, (where, error.where))), error.what, error.hint)

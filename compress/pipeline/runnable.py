@@ -1,0 +1,36 @@
+"""From what a user names on the command line to a folder whose towers run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from compress.core.errors import UsageError
+from compress.data import runtime
+from compress.pipeline import model
+from compress.pipeline.options import Options
+from compress.recipe.sources import NamedModel
+
+
+def runnable(named: str, options: Options, allow_pickle: bool = False) -> Path:
+    """An artifact, or any folder with a runtime file, as it is; any other model as its float export, kept in the cache.
+
+    Raises UsageError for what is no model, EnvironmentFailure for what would have to be downloaded.
+    """
+    folder = Path(named)
+    if (folder / runtime.FILE).is_file():
+        return folder
+    source = source_of(named, allow_pickle)
+    options.progress.say(f"exporting {named} in float")
+    encoder = model.load(source, Path("command line"), options.offline)
+    return model.write_reference(encoder, options.cache / "reference")
+
+
+def source_of(named: str, allow_pickle: bool = False) -> NamedModel:
+    """What a recipe would call this model."""
+    if named.endswith(".onnx"):
+        raise UsageError(
+            "one ONNX file is a tower, not an encoder with its preprocessing",
+            named,
+            "write a recipe with `model: {source: onnx, vision: ..., text: ..., preprocess: ...}` and run it",
+        )
+    return NamedModel(source=named, allow_pickle=allow_pickle)
