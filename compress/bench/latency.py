@@ -13,6 +13,7 @@ from compress.core.progress import Progress, Silent
 from compress.core.score import Score
 from compress.data import child
 from compress.data.child import Data, Limits
+from compress.data.session import bounded
 
 WORKER = "compress.bench.worker"
 
@@ -29,7 +30,7 @@ class Plan:
     repeats: int = 5
     warm_up: int = 3
     threads: int = 0
-    limits: Limits = field(default_factory=Limits)
+    limits: Limits = field(default_factory=Limits.of_machine)
     progress: Progress = field(default_factory=Silent)
 
 
@@ -134,13 +135,13 @@ def in_turn(folders: Sequence[Path], plan: Plan) -> list[Data]:
     """Rows of `tower`, `batch` and `times`: for each round the milliseconds of every folder."""
     what = "timing " + " against ".join(folder.name for folder in reversed(folders))
     request = {**_asked(plan), "folders": [str(folder.resolve()) for folder in folders]}
-    rows: list[Data] = child.run(WORKER, request, plan.limits, plan.progress, what)["rows"]
+    rows: list[Data] = child.run(WORKER, request, bounded(plan.limits, *folders), plan.progress, what)["rows"]
     return rows
 
 
 def _memory(folder: Path, plan: Plan) -> int:
     request = {**_asked(plan), "folder": str(folder.resolve())}
-    told = child.run(WORKER, request, plan.limits, plan.progress, f"memory of {folder.name}")
+    told = child.run(WORKER, request, bounded(plan.limits, folder), plan.progress, f"memory of {folder.name}")
     return int(told["bytes"])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,13 +35,14 @@ class Folder(Strict):
     lower: bool = False
     columns: tuple[str, ...] = ()
     restore_aspect: tuple[PositiveInt, PositiveInt] | None = None
+    split_by: str | None = None
 
 
 def load(spec: Folder, request: Request) -> Items:
     """The items of a folder; a seeded choice of them, in the folder's order, where fewer are asked for."""
     folder = find(spec.path, request.roots)
     where = str(folder / spec.labels)
-    every = _rows(folder / spec.labels)
+    every = _of_split(_rows(folder / spec.labels), spec, request.split, where)
     rows = [every[at] for at in chosen(len(every), request)]
     names = [str(name) for name in field_of(rows, spec.image, where)]
     files = [_inside(folder, name) for name in names]
@@ -76,6 +78,23 @@ def _rows(labels: Path) -> list[dict[str, Any]]:
         if shown:
             datasets.enable_progress_bars()
     return rows
+
+
+def _of_split(rows: Sequence[Mapping[str, Any]], spec: Folder, split: str, where: str) -> list[Mapping[str, Any]]:
+    """The rows of a split; `all` is every row."""
+    if split == "all":
+        return list(rows)
+    if spec.split_by is not None:
+        told = map(str, field_of(rows, spec.split_by, where))
+    else:
+        told = (split_of(str(name)) for name in field_of(rows, spec.image, where))
+    return [row for row, belongs in zip(rows, told, strict=True) if belongs == split]
+
+
+def split_of(name: str) -> str:
+    """The split of a file by a hash of its name: a tenth calibrates, three tenths are for development, the rest decides."""
+    point = zlib.crc32(b"folder:" + name.encode()) % 10
+    return "calibration" if point == 0 else "development" if point < 4 else "release"
 
 
 def chosen(count: int, request: Request) -> tuple[int, ...]:

@@ -48,4 +48,4 @@ def _spec(asked: DataSource) -> Rendered | Folder | Hub:
     if place(asked.source) == "hub":
         split = {"split": asked.split} if asked.split else {}
         return Hub.model_validate({"id": asked.source, "revision": asked.revision, **split, **told})
-    return Folder.model_validate({"path": asked.source, **told})
+    return Folder.model_validate({"path": asked.source, "restore_aspect": asked.restore_aspect, **told})

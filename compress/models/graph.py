@@ -1,4 +1,4 @@
-"""Putting a float ONNX graph into the one form the steps work on: no traces, matrix products as MatMul, short and stable."""
+"""Putting a float ONNX graph into the one form the steps work on: no traces, every matrix product a MatMul."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import helper, inliner, numpy_helper
 
 from compress.core.errors import UsageError
 
@@ -28,35 +28,62 @@ def array(tensor: onnx.TensorProto) -> NDArray[np.generic]:
 
 
 def clean(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy without stack traces, paths, source code, stale shapes or unused weights, with Gemm written as MatMul and Add.
+    """A copy without paths, source code, stale shapes or unused weights, with Gemm written as MatMul and Add.
 
-    The exporter writes absolute paths and source lines into every node; stale value_info breaks quantizers.
+    Stale value_info breaks quantizers. What the exporter noted on the nodes is left for `strip_nodes`.
     """
     made = onnx.ModelProto()
-    made.CopyFrom(model)
-    del made.metadata_props[:]
-    made.doc_string = ""
-    graph = made.graph
-    graph.doc_string, graph.name = "", "main"
-    del graph.value_info[:], graph.metadata_props[:]
-    for value in (*graph.input, *graph.output):
-        value.doc_string = ""
-        del value.metadata_props[:]
-    _constants_to_initializers(graph)
-    _gemm_to_matmul(graph)
-    for tensor in graph.initializer:
+    made.CopyFrom(inliner.inline_local_functions(model) if model.functions else model)
+    del made.metadata_props[:], made.training_info[:]
+    made.doc_string = made.domain = ""
+    made.graph.name = "main"
+    _clean_graph(made.graph)
+    _constants_to_initializers(made.graph)
+    _gemm_to_matmul(made.graph)
+    for tensor in made.graph.initializer:
         tensor.doc_string = ""
         del tensor.metadata_props[:]
-    _name_nodes(graph)
-    drop_unused(graph)
+    _name_nodes(made.graph)
+    drop_unused(made.graph)
     return made
 
 
+def _clean_graph(graph: onnx.GraphProto) -> None:
+    graph.doc_string = ""
+    del graph.value_info[:], graph.metadata_props[:], graph.quantization_annotation[:]
+    for value in (*graph.input, *graph.output):
+        value.doc_string = ""
+        del value.metadata_props[:]
+    for inner in _subgraphs(graph):
+        _clean_graph(inner)
+
+
 def strip_nodes(model: onnx.ModelProto) -> None:
-    """Remove what the exporter noted on the nodes, in place, once module paths have been read from it."""
-    for node in model.graph.node:
+    """Remove what the exporter noted on the nodes, in place, once module paths have been read from it.
+
+    It writes stack traces with absolute paths and source lines there.
+    """
+    _strip_nodes(model.graph)
+
+
+def _strip_nodes(graph: onnx.GraphProto) -> None:
+    for node in graph.node:
         del node.metadata_props[:]
         node.doc_string = ""
+        for attribute in node.attribute:
+            attribute.doc_string = ""
+            if attribute.HasField("t"):  # merely writing to it would make one
+                attribute.t.doc_string = ""
+    for inner in _subgraphs(graph):
+        _strip_nodes(inner)
+
+
+def _subgraphs(graph: onnx.GraphProto) -> Iterable[onnx.GraphProto]:
+    """The graphs inside the nodes of a graph: branches of If, bodies of Loop and Scan."""
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from [attribute.g] if attribute.HasField("g") else []
+            yield from attribute.graphs
 
 
 def drop_unused(graph: onnx.GraphProto) -> None:
@@ -76,8 +103,10 @@ def drop_unused(graph: onnx.GraphProto) -> None:
 def _reads(node: onnx.NodeProto) -> Iterable[str]:
     yield from (name for name in node.input if name)
     for attribute in node.attribute:
-        for inner in attribute.g.node:
-            yield from _reads(inner)
+        for graph in (attribute.g, *attribute.graphs):
+            yield from (value.name for value in graph.output)  # a branch may hand on what stands outside of it
+            for inner in graph.node:
+                yield from _reads(inner)
 
 
 def _constants_to_initializers(graph: onnx.GraphProto) -> None:

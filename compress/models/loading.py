@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from compress.core import names
-from compress.core.errors import CompressError, UsageError
+from compress.core.errors import ResourceExhausted, UsageError
+from compress.data.child import out_of_memory
 from compress.models.families.family import Family
 from compress.models.source import PROCESSING, Access, check_folder, locate
 from compress.models.tower import Encoder
@@ -33,7 +34,7 @@ def load(source: Source, offline: bool = False) -> Encoder:
     folder = locate(source.source, access)
     options = check_folder(folder, access)
     config = _config(folder)
-    architecture = (config.get("architectures") or [config.get("model_type", "unknown")])[0]
+    architecture = _architecture(config)
     family = family_of(architecture, folder)
     import transformers
 
@@ -41,13 +42,15 @@ def load(source: Source, offline: bool = False) -> Encoder:
 
     transformers.utils.logging.disable_progress_bar()
     try:
-        model = getattr(transformers, architecture).from_pretrained(
-            folder, local_files_only=True, dtype="float32", **options
+        model, told = getattr(transformers, architecture).from_pretrained(
+            folder, local_files_only=True, dtype="float32", output_loading_info=True, **options
         )
-    except CompressError:
-        raise
-    except Exception as error:
+    except Exception as error:  # transformers and safetensors raise a dozen unrelated classes
+        if out_of_memory(error):
+            raise ResourceExhausted(f"memory ran out while loading the model: {error}", str(folder)) from error
         raise UsageError(f"transformers cannot load the model: {error}", str(folder)) from error
+    if lacking := sorted(told["missing_keys"]):  # transformers would fill them with noise and only say so
+        raise UsageError(f"the weights lack {', '.join(lacking[:5])} ({len(lacking)} in all)", str(folder))
     towers, difference = export_towers(model.eval(), family, source.normalize)
     scale = getattr(model, "logit_scale", None)
     return Encoder(
@@ -84,6 +87,12 @@ def _config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise UsageError("config.json holds no mapping", str(folder))
     return config
+
+
+def _architecture(config: Mapping[str, Any]) -> str:
+    """The class that the config names, or its model type where it names none."""
+    named = config.get("architectures")
+    return str(named[0] if isinstance(named, list) and named else config.get("model_type", "unknown"))
 
 
 def _files(folder: Path, config: Any) -> Mapping[str, bytes]:

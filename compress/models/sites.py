@@ -1,4 +1,4 @@
-"""Finding the sites of a graph: by module path where the exporter kept it, by the shape of the computation otherwise."""
+"""Finding the sites of a graph: by module path where the exporter kept it, by what it computes otherwise."""
 
 from __future__ import annotations
 
@@ -71,15 +71,11 @@ def _role(
         return "embedding" if _is_input(node.input[1], constants, before) else None
     ahead = set(_landmarks(node, constants, lambda each: (item for name in each.output for item in after[name])))
     behind = set(_landmarks(node, constants, lambda each: (before[name] for name in each.input if name in before)))
-    if "activation" in behind:
-        return "mlp.fc2"
-    if "activation" in ahead:
-        return "mlp.fc1"
-    if "attention" in behind:
-        return "attn.out"
-    if "attention" in ahead:
-        return "attn.qkv"
-    return "projection"
+    told = (
+        ("mlp.fc2", "activation", behind), ("mlp.fc1", "activation", ahead),
+        ("attn.out", "attention", behind), ("attn.qkv", "attention", ahead),
+    )  # fmt: skip
+    return next((role for role, landmark, met in told if landmark in met), "projection")
 
 
 def _is_input(name: str, constants: set[str], before: dict[str, onnx.NodeProto]) -> bool:

@@ -6,17 +6,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
 
 from compress.core.errors import UsageError
+from compress.core.progress import Progress
 from compress.data import runtime, source
-from compress.data.items import Items, Request
+from compress.data.items import Items
 from compress.data.preprocess import open_preprocess
-from compress.recipe.sources import DataSource, place
+from compress.recipe.sources import DataSource
 from compress.steps.step import Feeds
 
 BATCH = 16
@@ -33,6 +32,7 @@ class Calibration:
     spec: DataSource
     folder: Path
     roots: tuple[Path, ...]
+    progress: Progress
 
     def feeds(self) -> Callable[[str], Feeds]:
         """A function from a tower's kind to batches of its inputs."""
@@ -41,8 +41,8 @@ class Calibration:
     @cached_property
     def items(self) -> Items:
         """Images and captions."""
-        request = Request(self.spec.split or "calibration", self.spec.samples or SAMPLES, None, self.spec.seed, self.roots)
-        return source.load(TypeAdapter(source.Source).validate_python(_described(self.spec)), request)
+        spec = self.spec.model_copy(update={"samples": self.spec.samples or SAMPLES})
+        return source.load_named(spec, self.roots, self.progress)
 
     def _batches(self, kind: str) -> Iterator[Mapping[str, NDArray[np.generic]]]:
         shipped = runtime.read(self.folder)
@@ -60,18 +60,3 @@ class Calibration:
             ids, mask = preprocess.texts(texts[at : at + BATCH])
             yield {tower.input: ids, **({tower.mask: mask} if tower.mask else {})}
 
-
-def _described(spec: DataSource) -> dict[str, Any]:
-    """A recipe's data set as the data layer describes sources."""
-    if spec.source == "scenes":
-        return {"source": "scenes", **({"kinds": (spec.kind,)} if spec.kind else {})}
-    columns = spec.columns
-    told: dict[str, Any] = {"captions": columns.text if columns else None}
-    if columns and columns.image:
-        told["image"] = columns.image
-    if spec.restore_aspect:
-        told["restore_aspect"] = spec.restore_aspect
-    if place(spec.source) == "hub":
-        told.pop("restore_aspect", None)
-        return {"source": "hub", "id": spec.source, "revision": spec.revision, **told}
-    return {"source": "folder", "path": spec.source, **told}

@@ -23,11 +23,15 @@ DISCORDANCES: Final = (0.05, 0.10)
 """Shares of items on which reference and candidate differ, from careful to careless compression."""
 
 
+SAMPLE: Final = 480
+"""Scenes that are rendered to see how large the slices will be."""
+
+
 @dataclass(frozen=True, slots=True)
 class TaskDemand:
-    """A task: how many items it will measure and, by dimension, in the smallest slice.
+    """A task: how many items it will measure and, by dimension, about how many in the smallest slice.
 
-    Rendered scenes are counted by their first round of turns; None where only the data can tell.
+    Slices of rendered scenes are counted in the first ones; None and no slices where only the data can tell.
     """
 
     name: str
@@ -58,17 +62,26 @@ def tasks_of(policy: Policy, seed: int) -> tuple[TaskDemand, ...]:
 
 def _task(name: str, asked: PolicyTask, seed: int) -> TaskDemand:
     task = tasks.find(asked.task or name)
+    total = asked.items or (None if asked.items_per_slice else task.spec.items)
     if not isinstance(task.spec.data, Rendered):
-        return TaskDemand(name, asked.split, asked.items or (None if asked.items_per_slice else task.spec.items), {})
-    one_round = task.load(Request(asked.split, None, 1, seed))
-    length = len(one_round.ids)
-    smallest = {dimension: min(Counter(labels).values()) for dimension, labels in one_round.slices.items()}
-    if asked.items_per_slice is None:
-        total = asked.items or task.spec.items or 0
-    else:
+        return TaskDemand(name, asked.split, total, {})
+    some = (
+        Request(asked.split, None, 1, seed)
+        if asked.items_per_slice
+        else Request(asked.split, _sample(total), seed=seed)
+    )
+    made = task.load(some)
+    length = len(made.ids)
+    smallest = {dimension: min(Counter(labels).values()) for dimension, labels in made.slices.items()}
+    if asked.items_per_slice:
         rounds = max(math.ceil(asked.items_per_slice / least) for least in (length, *smallest.values()))
-        total = length * max(rounds, math.ceil((asked.items or 0) / length))
-    return TaskDemand(name, asked.split, total, {each: least * total // length for each, least in smallest.items()})
+        total = length * max(rounds, math.ceil((total or 0) / length))
+    items = total or 0
+    return TaskDemand(name, asked.split, items, {each: least * items // length for each, least in smallest.items()})
+
+
+def _sample(total: int | None) -> int:
+    return min(total or SAMPLE, SAMPLE)
 
 
 def gates_of(policy: Policy, demanded: tuple[TaskDemand, ...]) -> tuple[GateDemand, ...]:

@@ -137,8 +137,10 @@ def scores(metrics: Mapping[str, Measurement]) -> Iterator[dict[str, Any]]:
 
 
 def _paired(metric: str, found: Outcomes, mask: Any) -> dict[str, Any]:
-    old = statistics.level(found, found.reference, mask, 0.95)
     new = statistics.level(found, found.candidate, mask, 0.95)
+    if not found.binary:  # a cosine with the reference has no reference of its own to drop from
+        return _row(metric, int(mask.sum()), None, new)
+    old = statistics.level(found, found.reference, mask, 0.95)
     return _row(metric, int(mask.sum()), old, new, statistics.drop(found, mask, 0.95))
 
 

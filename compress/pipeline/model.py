@@ -15,16 +15,21 @@ from compress.recipe.sources import ModelSource, OnnxModel
 from compress.targets import onnxruntime_cpu
 
 
-def load(source: ModelSource, recipe: Path, offline: bool) -> Encoder:
-    """The encoder that a recipe names; paths are taken relative to the recipe's file first."""
+def load(source: ModelSource, recipe: Path, offline: bool, roots: tuple[Path, ...] = ()) -> Encoder:
+    """The encoder that a recipe names; ONNX files are looked for beside the recipe, here, and below each of `roots`."""
     if not isinstance(source, OnnxModel):
         return load_named(source, offline)
     named = {"vision": source.vision, "text": source.text}
-    files = {kind: locate(path, recipe) for kind, path in named.items() if path is not None}
+    files = {kind: _found(path, recipe, roots) for kind, path in named.items() if path is not None}
     if len(files) < len(named):
         raise UsageError("both towers are needed: the gates compare images with texts", "model", "name vision and text")
     preprocess = {"kind": "plain", **source.preprocess.model_dump(mode="json", exclude_none=True)}
     return load_onnx(files, preprocess, source.logit_scale, source.normalize)
+
+
+def _found(written: str, recipe: Path, roots: tuple[Path, ...]) -> Path:
+    places = [locate(written, recipe), *(root / written for root in roots)]
+    return next((path for path in places if path.is_file()), places[0])
 
 
 def write_reference(encoder: Encoder, cache: Path) -> Path:

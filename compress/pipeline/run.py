@@ -38,7 +38,7 @@ def run(recipe: Recipe, file: Path, options: Options) -> Result:
     policy = load_policy(policy_file(recipe, file)) if recipe.gated else None
     target = target_of(recipe)
     with Store(options.output).stage(recipe.name) as staging:
-        encoder = model.load(recipe.model, file, options.offline)
+        encoder = model.load(recipe.model, file, options.offline, options.data_roots)
         reference = model.write_reference(encoder, options.cache / "reference")
         steps = apply_steps(recipe, encoder, reference, options)
         target.export(encoder, staging.folder)  # type: ignore[attr-defined]
@@ -64,7 +64,7 @@ def target_of(recipe: Recipe) -> object:
 def apply_steps(recipe: Recipe, encoder: Encoder, reference: Path, options: Options) -> tuple[StepReport, ...]:
     """Apply the recipe's steps in the order written, after those that a checkpoint holds already."""
     spec = recipe.data.get("calibration")
-    data = Calibration(spec, reference, options.data_roots) if spec else None
+    data = Calibration(spec, reference, options.data_roots, options.progress) if spec else None
     context = Context(data.feeds() if data else None, options.progress, recipe.seed)
     follows = checkpoint.fingerprint(recipe, reference, data.items.digest if data else None)
     kept = Checkpoint(checkpoint.place(options.output, recipe.name), follows, encoder, options.progress)

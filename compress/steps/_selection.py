@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from compress.core.errors import UsageError
-from compress.core.names import did_you_mean
 from compress.models.tower import Site, Tower
 from compress.recipe.selector import Selector
 from compress.recipe.steps import StepSpec
@@ -14,7 +13,7 @@ from compress.recipe.steps import StepSpec
 def selected(towers: Mapping[str, Tower], spec: StepSpec, default: Sequence[str]) -> Iterator[tuple[Tower, Site]]:
     """The sites that a step's `towers`, `include` and `exclude` name; `default` are the roles when `include` is empty.
 
-    Raises UsageError for a tower or a selector that matches nothing.
+    Raises UsageError for a tower or a selector that matches nothing, and where nothing is left.
     """
     chosen = [towers[kind] for kind in spec.towers if kind in towers]
     if not chosen:
@@ -24,15 +23,25 @@ def selected(towers: Mapping[str, Tower], spec: StepSpec, default: Sequence[str]
     everything = [(tower, site) for tower in chosen for site in tower.sites]
     for selector in [*(include if spec.include else ()), *exclude]:
         if not any(_matches(selector, tower, site) for tower, site in everything):
-            roles = {site.role for _, site in everything}
-            raise UsageError(
-                f"selector {selector} matches nothing", "include/exclude", did_you_mean(selector.role, roles)
-            )
+            raise UsageError(f"selector {selector} matches nothing", "include/exclude", _there_is(everything))
+    left = [
+        (tower, site)
+        for tower, site in everything
+        if any(_matches(each, tower, site) for each in include)
+        and not any(_matches(each, tower, site) for each in exclude)
+    ]
+    if not left:
+        raise UsageError("nothing is left to work on", "include/exclude", _there_is(everything))
+    yield from left
+
+
+def _there_is(everything: Sequence[tuple[Tower, Site]]) -> str:
+    """What could have been selected: 'there is vision:mlp.fc2@0..3, vision:projection'."""
+    layers: dict[str, int | None] = {}
     for tower, site in everything:
-        if any(_matches(each, tower, site) for each in include) and not any(
-            _matches(each, tower, site) for each in exclude
-        ):
-            yield tower, site
+        layers[f"{tower.kind}:{site.role}"] = site.layer
+    told = (name if last is None else f"{name}@0..{last}" for name, last in sorted(layers.items()))
+    return f"there is {', '.join(told)}" if layers else "no weight of this model plays a role that steps work on"
 
 
 def _matches(selector: Selector, tower: Tower, site: Site) -> bool:

@@ -22,7 +22,7 @@ EXTERNAL_ABOVE: Final = 1_800_000_000
 
 
 def export(encoder: Encoder, folder: Path) -> dict[str, Path]:
-    """Write the encoder as it stands, treated or float, in the layout of an artifact; returns the file of each tower."""
+    """Write the encoder as it stands, treated or float, as an artifact is laid out; returns the file of each tower."""
     files = files_of(encoder, folder)
     for kind, path in files.items():
         _write(encoder.towers[kind], path)

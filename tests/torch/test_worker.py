@@ -1,22 +1,26 @@
 """Encoding in a child process: the bytes that are there, on the provider asked for, within limits, or an error."""
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
 from compress.bench import latency
 from compress.core.errors import CompressError, EnvironmentFailure, IntegrityError, ResourceExhausted
 from compress.data import runtime
 from compress.data.child import Limits
 from compress.data.items import Request
-from compress.data.runtime import Plain, PlainImage, PlainText, Runtime, Session, TowerFile, Towers
-from compress.data.session import Encoder, check_files
+from compress.data.preprocess import open_preprocess
+from compress.data.runtime import Plain, PlainImage, PlainText, Runtime, Session, TowerFile, Towers, Transformers
+from compress.data.session import Encoder, bounded, check_files
 from compress.evals import encode as encoding
 from compress.evals import task as tasks
 from compress.evals.encode import How, Job, encode
@@ -118,6 +122,31 @@ def test_the_child_gives_what_the_arithmetic_gives(folder):
     assert found.logit_scale == 18.5
     assert found.batch_cosine == pytest.approx(1, abs=1e-6)
     assert shown.steps == shown.total == 40 + len(asked.data.texts)
+
+
+@pytest.mark.parametrize(("padding", "tokens"), [("longest", 5), ("max_length", 9)])
+def test_the_shipped_processor_is_used(folder, padding, tokens):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import CLIPImageProcessorPil, CLIPProcessor, PreTrainedTokenizerFast
+
+    core = Tokenizer(models.WordLevel({"<pad>": 0, "a": 1, "b": 2}, unk_token="<pad>"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", model_max_length=9)
+    side = {"height": SIDE, "width": SIDE}
+    image = CLIPImageProcessorPil(
+        size={"shortest_edge": SIDE}, crop_size=side, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    )
+    CLIPProcessor(image, tokenizer).save_pretrained(folder)
+    made = open_preprocess(folder, MADE.model_copy(update={"preprocess": Transformers(padding=padding)}))
+    ids, mask = made.texts(["a b a b b", "b"])
+    assert (ids.shape, mask[1].tolist()) == ((2, tokens), [1] + [0] * (tokens - 1))
+    assert made.texts(["a b a b b", "b"], LENGTH)[0].shape == (2, LENGTH)
+    pixels = made.images([Image.new("L", (20, 30), 255), Image.new("RGB", (9, 9))])
+    assert pixels.shape == (2, 3, SIDE, SIDE)
+    np.testing.assert_allclose(pixels[:, :, 4, 4], [[1, 1, 1], [-1, -1, -1]])
+    runtime.write(folder, MADE.model_copy(update={"preprocess": Transformers()}))
+    found = encode(folder, {"relations": job()}, How(limits=replace(Limits.of_machine(), seconds=120)))["relations"]
+    assert found.images.shape == (40, WIDTH)
 
 
 def test_several_jobs_and_their_measures(folder):
@@ -304,3 +333,28 @@ def test_paired_latency(folder):
         "latency.ratio", "latency.vision_ratio", "latency.text_ratio", "memory.ratio", "memory.peak",
     }  # fmt: skip
     assert min(found.reference_memory, found.candidate_memory) >= 0
+    rows, memory = latency.measure_alone(folder, replace(plan, batches=(2,)))
+    assert [(row.tower, row.batch, len(row.milliseconds)) for row in rows] == [("vision", 2, 3), ("text", 2, 3)]
+    assert memory >= 0
+
+
+@pytest.mark.parametrize(("provider", "memory"), [("CPUExecutionProvider", 99), ("CUDAExecutionProvider", None)])
+def test_only_a_processor_keeps_to_an_address_space(folder, provider, memory):
+    runtime.write(folder, MADE.model_copy(update={"session": Session(providers=(provider,))}))
+    assert bounded(Limits(5, 99), folder) == Limits(5, memory)
+
+
+@pytest.mark.real
+def test_a_published_encoder_scores_what_its_authors_say(folder):
+    shelf = Path(__file__).parents[3] / "shared" / "data"
+    if not (shelf / "fashion").is_dir():
+        pytest.skip(f"no real data at {shelf}")
+    for tower, file in (("vision", "image_encoder"), ("text", "text_encoder")):
+        shutil.copyfile(shelf / "models" / "mira_clip" / f"{file}.onnx", folder / "onnx" / f"{tower}_model.onnx")
+    plain = Plain(image=PlainImage(size=(80, 80)), text=PlainText(tokenizer="bytes", length=32))
+    runtime.write(folder, MADE.model_copy(update={"preprocess": plain}))
+    task, request = tasks.find("fashion_zero_shot"), Request(items=300, roots=(shelf,))
+    asked = Job(task, request, task.load(request))
+    found = encode(folder, {"task": asked}, How(limits=LIMITS))["task"]
+    accuracy = task.measure(asked.data, found, found)["accuracy"].candidate.mean()
+    assert accuracy == pytest.approx(0.89, abs=0.05)  # 45 classes, all 2,000 photos: 89 %

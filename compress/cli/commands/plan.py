@@ -55,10 +55,11 @@ def _parts(made: Plan, verbose: bool) -> Iterator[RenderableType]:
     yield Text("\nFiles", style="bold")
     yield _sizes(made)
     yield Text(_facts(made))
-    if made.tasks:
+    if made.policy:
         yield Text(f"\nPolicy {made.policy}", style="bold")
         yield _tasks(made)
-        yield _gates(made)
+        yield Text()
+    yield from _gates(made)
     for refusal in made.refused:
         hint = f" ({refusal.hint})" if refusal.hint else ""
         yield Text(f"refused  {refusal.where}: {refusal.what}{hint}", style="red")
@@ -66,18 +67,25 @@ def _parts(made: Plan, verbose: bool) -> Iterator[RenderableType]:
 
 def _modules(step: StepPlan, verbose: bool) -> Table:
     """One row a module, or one row for all of a tower with the same role, shape and treatment."""
-    from compress.report.inspection import plain_table
-
-    table = plain_table("Modules", "Role", "Shape", "Held as", "Padding")
-    groups: dict[tuple[object, ...], list[str]] = {}
+    table = _plain("Modules", "Role", "Shape", "Held as")
+    groups: dict[tuple[str, ...], list[str]] = {}
     for row in step.rows:
-        key = (row.tower, row.role, row.shape, row.treatment, row.padding, row.site if verbose else "")
+        held = row.treatment + (f", {row.padding} zeros complete a row" if row.padding else "")
+        key = row.tower, row.role, "x".join(map(str, row.shape)), held, row.site if verbose else ""
         groups.setdefault(key, []).append(row.site)
-    for (tower, role, shape, treatment, padding, _), sites in groups.items():
-        name = sites[0] if len(sites) == 1 else f"{tower}: {len(sites)} modules"
-        size = "x".join(map(str, shape)) if isinstance(shape, tuple) else ""
-        padded = f"{padding} zeros a row" if padding else ""
-        table.add_row(name, str(role), size, str(treatment), padded)
+    for (tower, role, shape, held, _), sites in groups.items():
+        table.add_row(sites[0] if len(sites) == 1 else f"{tower}: {len(sites)}", role, shape, held)
+    return table
+
+
+def _plain(*columns: str) -> Table:
+    """A table of words."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for name in columns:
+        table.add_column(name, overflow="fold")
     return table
 
 
@@ -89,7 +97,7 @@ def _sizes(made: Plan) -> Table:
     rows = [(each.tower, each.parameters, each.before, each.after) for each in made.sizes]
     afters = [after for *_, after in rows if after is not None]
     total = sum(afters) if len(afters) == len(rows) else None
-    rows.append(("all", sum(row[1] for row in rows), sum(row[2] for row in rows), total))
+    rows.append(("all", made.parameters, sum(row[2] for row in rows), total))
     for tower, parameters, before, after in rows:
         shown = "cannot be written" if after is None else wording.size(after)
         ratio = wording.number(wording.ratio(after, before))
@@ -108,9 +116,8 @@ def _facts(made: Plan) -> str:
 
 def _tasks(made: Plan) -> Table:
     from compress.report import wording
-    from compress.report.inspection import plain_table
 
-    table = plain_table("Task", "Split", "Items", "Smallest slice of each dimension")
+    table = _plain("Task", "Split", "Items", "Smallest slice of each dimension")
     for task in made.tasks:
         items = "all there are" if task.items is None else wording.count(task.items)
         slices = ", ".join(f"{dimension} {wording.count(count)}" for dimension, count in task.slices.items())
@@ -118,19 +125,24 @@ def _tasks(made: Plan) -> Table:
     return table
 
 
-def _gates(made: Plan) -> Table:
+def _gates(made: Plan) -> Iterator[RenderableType]:
     """Gates that bound a drop, with the items they have and those they need; the others by name."""
+    from rich.text import Text
+
     from compress.report import wording
     from compress.report.inspection import plain_table
 
-    shares = next((list(gate.needed) for gate in made.gates if gate.needed), [])
-    heads = [f"Needed if {100 * float(share):g} % differ" for share in shares]
-    table = plain_table("Gate", "Rule", "Margin", "Items", *heads)
-    for gate in made.gates:
-        if gate.needed is None:
-            table.add_row(gate.metric, gate.rule, "", "", *("" for _ in shares))
-            continue
-        items = wording.count(gate.declared) + (" a slice" if gate.per_slice else "")
-        needed = ["no number" if count is None else wording.count(count) for count in gate.needed.values()]
-        table.add_row(gate.metric, gate.rule, wording.points(gate.margin), items, *needed)
-    return table
+    bounded = [gate for gate in made.gates if gate.needed is not None]
+    others = [f"{gate.metric} ({gate.rule})" for gate in made.gates if gate.needed is None]
+    if bounded:
+        shares = list(bounded[0].needed or {})
+        table = plain_table("Gate", "Margin", "Items", *(f"{100 * float(share):g} %" for share in shares))
+        for gate in bounded:
+            items = wording.count(gate.declared) + (" a slice" if gate.per_slice else "")
+            needed = ["never" if count is None else wording.count(count) for count in (gate.needed or {}).values()]
+            table.add_row(gate.metric, wording.points(gate.margin), items, *needed)
+        yield table
+        told = "Last columns: items with which an equal candidate passes 4 times in 5, if so many of them differ."
+        yield Text(told, style="dim")
+    if others:
+        yield Text(f"Also: {', '.join(others)}")

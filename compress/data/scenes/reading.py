@@ -21,7 +21,7 @@ PROMPT: Final = "the text {}"
 
 @dataclass(frozen=True, slots=True)
 class Print:
-    """How a code is printed: font and size in pixels, difference in luma, degrees of rotation, on the patch grid or not."""
+    """How a code is printed: font and size in pixels, difference in luma, degrees of rotation, on the patch grid."""
 
     face: tuple[str, int]
     contrast: tuple[float, float]

@@ -60,7 +60,8 @@ def _symmetric(values: NDArray[np.float32], bits: int, search: Search) -> tuple[
 
 
 def _rounded(values: NDArray[np.float32], scales: NDArray[np.float32], half: int) -> NDArray[np.float32]:
-    return np.clip(np.rint(values / scales[..., None]), -half, half - 1)
+    codes: NDArray[np.float32] = np.clip(np.rint(values / scales[..., None]), -half, half - 1)
+    return codes
 
 
 def _asymmetric(

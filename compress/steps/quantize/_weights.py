@@ -39,8 +39,9 @@ def round_weights(use: str, chosen: Iterable[tuple[Tower, Site]], context: Conte
 
 
 def stored_bytes(held: BlockWeights) -> int:
-    """Bytes of the packed codes, scales and zero points."""
-    zeros = 0 if held.zero_points is None else -(-held.zero_points.size * held.bits // 8)
+    """Bytes of the packed codes, scales and zero points of a matrix product; rows start on whole bytes."""
+    rows, blocks = held.scales.shape
+    zeros = 0 if held.zero_points is None else rows * -(-blocks * held.bits // 8)
     return held.codes.size * held.bits // 8 + held.scales.nbytes + zeros
 
 

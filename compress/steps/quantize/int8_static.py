@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from compress.core.errors import UsageError
@@ -53,7 +55,14 @@ def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
 
 def _quantize(tower: Tower, sites: list[Site], spec: Spec, context: Context) -> list[SiteReport]:
     histograms: dict[str, Histogram] = defaultdict(Histogram)
-    source = watch(tower, sites, context, lambda value, array: histograms[value].add(array))
+
+    def count(value: str, array: NDArray[np.float32]) -> None:
+        try:
+            histograms[value].add(array)
+        except ValueError as error:
+            raise UsageError(f"{error}: the float model itself is broken", f"{tower.kind} tower, {value}") from error
+
+    source = watch(tower, sites, context, count)
     rows = []
     for site in sites:
         histogram = histograms[source[site.name]]

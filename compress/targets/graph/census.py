@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 
@@ -42,8 +43,8 @@ def found(model: onnx.ModelProto, tower: Tower) -> dict[str, str]:
     for node in model.graph.node:
         options = {item.name: helper.get_attribute_value(item) for item in node.attribute}
         if node.op_type in {"MatMulNBits", "GatherBlockQuantized"}:
-            kind = "product" if node.op_type == "MatMulNBits" else "table"
-            whole = _whole(tensors.get(node.input[1 if kind == "product" else 0]), options)
+            kind, codes = ("product", 1) if node.op_type == "MatMulNBits" else ("table", 0)
+            whole = _whole(tensors.get(node.input[codes]), tensors.get(node.input[2]), options)
             counts[_blocks(kind, options["bits"], options["block_size"]) + ("" if whole else " (wrong size)")] += 1
         elif node.op_type == "MatMul" and _is_static_int8(node, makers, tensors):
             counts["int8 static product"] += 1
@@ -84,24 +85,27 @@ def _blocks(kind: str, bits: int, block: int) -> str:
     return f"int{bits} {kind} in blocks of {block}"
 
 
-def _whole(codes: onnx.TensorProto | None, options: Mapping[str, int]) -> bool:
-    """Whether the packed weight has exactly the bytes its attributes promise."""
-    if codes is None or codes.data_type != onnx.TensorProto.UINT8:
+def _whole(codes: onnx.TensorProto | None, scales: onnx.TensorProto | None, options: Mapping[str, int]) -> bool:
+    """Whether the packed weight has exactly the bytes, and the blocks exactly the scales, that its node promises."""
+    if codes is None or scales is None or codes.data_type != onnx.TensorProto.UINT8:
         return False
-    if "K" not in options:
-        return len(codes.raw_data) > 0
-    blocks = -(-options["K"] // options["block_size"])
-    return len(codes.raw_data) == options["N"] * blocks * options["block_size"] * options["bits"] // 8
+    size, bits, held = options["block_size"], options["bits"], len(codes.raw_data)
+    if "K" in options:  # a product: blocks are padded
+        blocks = options["N"] * -(-options["K"] // size)
+        return held == blocks * size * bits // 8 and math.prod(scales.dims) == blocks
+    rows, width = codes.dims if len(codes.dims) == 2 else (0, 0)
+    blocks = rows * -(-(width * 8 // bits) // size)
+    return held == rows * width > 0 and math.prod(scales.dims) == blocks
 
 
 def _is_static_int8(
     node: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto], tensors: Mapping[str, onnx.TensorProto]
 ) -> bool:
     sides = [makers.get(name) for name in node.input]
-    if not all(side is not None and side.op_type == "DequantizeLinear" for side in sides):
+    dequantized = [side for side in sides if side is not None and side.op_type == "DequantizeLinear"]
+    if len(dequantized) != 2:
         return False
-    value, weight = sides
-    assert value is not None and weight is not None  # told to the type checker; the line above has checked it
+    value, weight = dequantized
     signed = tensors.get(weight.input[0])
     zero = tensors.get(value.input[2]) if len(value.input) > 2 else None
     return (

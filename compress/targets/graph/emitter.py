@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx
@@ -32,7 +33,7 @@ def emit(tower: Tower) -> onnx.ModelProto:
             rewriter.add(node)
         else:
             rewriter.replace(node, site, tower.treatments[site.name])
-    model.graph.initializer.extend(rewriter.tensors)
+    model.graph.initializer.extend(rewriter.tensors.values())
     drop_unused(model.graph)
     if any(node.domain == CONTRIB for node in model.graph.node) and CONTRIB not in {
         each.domain for each in model.opset_import
@@ -46,18 +47,21 @@ class _Rewriter:
     """Appends nodes to a graph under construction; shares the quantized form of a value among its readers."""
 
     model: onnx.ModelProto
-    tensors: list[onnx.TensorProto] = field(default_factory=list)
+    tensors: dict[str, onnx.TensorProto] = field(default_factory=dict)
     shared: dict[tuple[str, float], str] = field(default_factory=dict)
 
     def add(self, node: onnx.NodeProto) -> None:
         self.model.graph.node.append(node)
 
-    def node(self, op: str, inputs: list[str], output: str, domain: str = "", **options: object) -> str:
+    def node(self, op: str, inputs: list[str], output: str, domain: str = "", **options: Any) -> str:
         self.add(helper.make_node(op, inputs, [output], name=f"{output}_{op}", domain=domain, **options))
         return output
 
     def weight(self, name: str, values: NDArray[np.generic]) -> str:
-        self.tensors.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        """Add a weight. Sites that share one in the float graph share what it becomes."""
+        made = numpy_helper.from_array(np.ascontiguousarray(values), name)
+        if self.tensors.setdefault(name, made) != made:
+            raise UsageError("two sites share this weight and are treated differently", name, "treat both in one step")
         return name
 
     def replace(self, node: onnx.NodeProto, site: Site, treatment: Treatment) -> None:
@@ -89,9 +93,11 @@ class _Rewriter:
         self.node("MatMulNBits", names, output, CONTRIB, **options, accuracy_level=1)
 
     def _gather(self, node: onnx.NodeProto, site: Site, held: BlockWeights) -> None:
-        rows = packed(held.codes.reshape(len(held.codes), -1), held.bits)
+        codes = held.codes.reshape(len(held.codes), -1)[:, : held.columns]  # this kernel wants no padding
+        if held.bits == 4 and held.columns % 2:
+            raise UsageError("a table of odd width cannot be packed at 4 bits", site.name, "use quantize.int8_rtn")
         names = [
-            self.weight(f"{site.weight}_q", rows),
+            self.weight(f"{site.weight}_q", packed(codes, held.bits)),
             node.input[1],
             self.weight(f"{site.weight}_scales", held.scales),
         ]
@@ -105,7 +111,7 @@ class _Rewriter:
         quantized = self._quantized_input(value, held.input_scale)
         codes = self.weight(f"{site.weight}_q", held.codes.T)
         scales = self.weight(f"{site.weight}_scales", held.scales)
-        weight = self.node("DequantizeLinear", [codes, scales], f"{site.weight}_dq", axis=1)
+        weight = self.node("DequantizeLinear", [codes, scales], f"{output}_weight", axis=1)
         self.node("MatMul", [quantized, weight], output)
 
     def _quantized_input(self, value: str, scale: float) -> str:
@@ -120,8 +126,8 @@ class _Rewriter:
     def _patchify(self, node: onnx.NodeProto, site: Site, product: Callable[[str, str], None]) -> None:
         """A convolution whose patches do not overlap is a matrix product over patches; emit it as one."""
         rows, columns = self._grid(node, site)
-        out, channels, height, width = site.shape
-        base = f"{site.weight}_patches"
+        _, channels, height, width = site.shape
+        base = f"{node.output[0]}_patches"
         split = self.weight(f"{base}_split", np.array([0, channels, rows, height, columns, width], np.int64))
         flat = self.weight(f"{base}_flat", np.array([0, rows, columns, channels * height * width], np.int64))
         value = self.node("Reshape", [node.input[0], split], f"{base}_0")
@@ -129,7 +135,7 @@ class _Rewriter:
         value = self.node("Reshape", [value, flat], f"{base}_2")
         made = f"{base}_3"
         product(value, made)
-        if len(node.input) > 2:
+        if len(node.input) > 2 and node.input[2]:
             made = self.node("Add", [made, node.input[2]], f"{base}_4")
         self.node("Transpose", [made], node.output[0], perm=[0, 3, 1, 2])
 
@@ -140,21 +146,23 @@ class _Rewriter:
             if value.name == node.input[0]
         ]
         kernel = list(site.shape[2:])
-        if not patches_apart(node, kernel) or not sizes or len(sizes[0]) != 4 or 0 in sizes[0][2:]:
+        side = sizes[0][2:] if sizes and len(sizes[0]) == 4 else [0]
+        if not patches_apart(node, kernel) or 0 in side or any(np.mod(side, kernel)):
             raise UsageError(
-                "only a convolution with stride equal to its kernel on an image of fixed size can be quantized",
+                "only a convolution that cuts an image of fixed size into whole patches can be quantized",
                 site.name,
                 "leave patch_embed out of this step",
             )
-        return sizes[0][2] // kernel[0], sizes[0][3] // kernel[1]
+        return side[0] // kernel[0], side[1] // kernel[1]
 
 
 def patches_apart(node: onnx.NodeProto, kernel: list[int]) -> bool:
-    """Whether a convolution cuts its image into patches that neither overlap nor leave anything out."""
+    """Whether a convolution's patches neither overlap nor leave anything out between them."""
     options = {item.name: helper.get_attribute_value(item) for item in node.attribute}
     return (
         list(options.get("strides", [])) == kernel
         and not any(options.get("pads", []))
+        and options.get("auto_pad", b"NOTSET") in (b"NOTSET", b"VALID")
         and all(step == 1 for step in options.get("dilations", []))
         and options.get("group", 1) == 1
     )

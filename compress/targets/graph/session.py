@@ -8,7 +8,8 @@ from pathlib import Path
 import onnx
 import onnxruntime
 
-from compress.core.errors import EnvironmentFailure
+from compress.core.errors import EnvironmentFailure, ResourceExhausted, UsageError
+from compress.data.child import out_of_memory
 
 CPU = ("CPUExecutionProvider",)
 
@@ -17,6 +18,7 @@ def open_session(model: onnx.ModelProto | Path, providers: Sequence[str] = CPU) 
     """A session on exactly the providers asked for.
 
     ONNX Runtime only warns when a provider is missing and falls back to the CPU; this raises EnvironmentFailure.
+    Raises UsageError for a graph that it does not take, ResourceExhausted where memory ran out on the way.
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -27,7 +29,12 @@ def open_session(model: onnx.ModelProto | Path, providers: Sequence[str] = CPU) 
             f"ONNX Runtime has no {', '.join(missing)}",
             hint=f"this build offers {', '.join(onnxruntime.get_available_providers())}",
         )
-    session = onnxruntime.InferenceSession(source, options, providers=list(providers))
+    try:
+        session = onnxruntime.InferenceSession(source, options, providers=list(providers))
+    except Exception as error:  # onnxruntime raises a dozen unrelated classes
+        if out_of_memory(error):
+            raise ResourceExhausted(f"memory ran out while opening the graph: {error}") from error
+        raise UsageError(f"ONNX Runtime does not take the graph: {error}") from error
     if session.get_providers()[: len(providers)] != list(providers):
         raise EnvironmentFailure(
             f"asked for {', '.join(providers)}, ONNX Runtime runs {', '.join(session.get_providers())}"

@@ -1,0 +1,67 @@
+"""Weights that an ONNX file keeps in other files: what may be read, checked before anything reads it."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import onnx
+
+from compress.core.errors import IntegrityError
+
+_KEYS: Final = {"location", "offset", "length", "checksum"}
+
+
+def check(model: onnx.ModelProto, path: Path) -> None:
+    """Raise IntegrityError unless all external data lie in regular files directly beside the model, and inside them.
+
+    No folders, no links, no second names: what is read is what lies there. `model` is `path` read without its
+    external data.
+    """
+    for tensor in tensors(model):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            _check_tensor(tensor, path)
+
+
+def tensors(message: Any) -> Iterator[onnx.TensorProto]:
+    """Every tensor below a protobuf message, in whatever field: initializers, attributes, subgraphs, functions."""
+    for described, value in message.ListFields():
+        if described.message_type is None:
+            continue
+        for each in [value] if hasattr(value, "ListFields") else value:
+            if isinstance(each, onnx.TensorProto):
+                yield each
+            elif hasattr(each, "ListFields"):
+                yield from tensors(each)
+
+
+def _check_tensor(tensor: onnx.TensorProto, path: Path) -> None:
+    where = f"{path}, weight {tensor.name[:80]!r}"
+    told = {entry.key: entry.value for entry in tensor.external_data}
+    if len(told) != len(tensor.external_data) or not told.keys() <= _KEYS or "location" not in told:
+        raise IntegrityError("it is not said clearly where its data are", where)
+    location = told["location"]
+    if not location or Path(location).name != location or "\\" in location or "\0" in location:
+        raise IntegrityError(f"its data are said to be in {location!r}, which is no file beside the model", where)
+    size = _size(path.with_name(location), where)
+    offset, length = _number(told.get("offset", "0"), where), _number(told.get("length", str(size)), where)
+    if offset > size or ("length" in told and length > size - offset):
+        raise IntegrityError(f"its data are said to end beyond the {size} bytes of {location!r}", where)
+
+
+def _size(path: Path, where: str) -> int:
+    try:
+        found = path.lstat()
+    except OSError as error:
+        raise IntegrityError(f"its data in {path.name!r} cannot be read: {error.strerror}", where) from None
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+        raise IntegrityError(f"its data are in {path.name!r}, which is not a regular file with one name", where)
+    return found.st_size
+
+
+def _number(text: str, where: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        raise IntegrityError(f"{text[:40]!r} is no place in a file", where)
+    return int(text)
