@@ -1,6 +1,6 @@
 """Train pocket-clip, the embedded CLIP, on rendered scenes: seeded, resumable, on a CPU or a GPU.
 
-    python tools/train_pocket_clip.py --output compress/models/pocket_clip
+    python tools/train_pocket_clip.py --output compress/bundled/pocket_clip
 
 What makes a small tower read: every patch is told which character it covers (dense labels), the embedding has to
 give back the characters in order, the contrastive loss has look-alike captions to tell apart, and a curriculum goes
@@ -70,7 +70,7 @@ def vocabulary() -> list[str]:
     return list(dict.fromkeys(["<pad>", "<bos>", "<unk>", "<eos>", *words.split(), *nouns, *chars]))
 
 
-def save_processor(folder: Path, settings: Settings) -> None:
+def save_processor(folder: Path) -> None:
     """Write the tokenizer and image processor files that `transformers.AutoProcessor` reads."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import CLIPImageProcessorPil, CLIPProcessor, PreTrainedTokenizerFast
@@ -126,8 +126,7 @@ def training_scene(rng: np.random.Generator, settings: Settings, index: int) -> 
     first, last, share = settings.pages
     if first <= index / (settings.steps * settings.batch) < last and rng.random() < share:
         return "pages", pages.render(rng, "train", index)
-    kinds, shares = zip(*MIXTURE, strict=True)
-    kind = str(rng.choice(kinds, p=shares))
+    kind = str(rng.choice([kind for kind, _ in MIXTURE], p=[share for _, share in MIXTURE]))
     if kind != "reading":
         module = {"relations": relations, "shapes": shapes, "pins": pins, "charts": charts}[kind]
         return kind, module.render(rng, "train", int(rng.integers(1 << 20)))
@@ -139,7 +138,7 @@ def training_scene(rng: np.random.Generator, settings: Settings, index: int) -> 
 
 
 def dense_labels(scene: Scene) -> NDArray[np.int64]:
-    """What each cell of the grid covers: (3, CELLS, CELLS) class numbers of character, colour and form, 0 for nothing."""
+    """What each cell of the grid covers: (3, CELLS, CELLS) class numbers of character, colour, form; 0 for nothing."""
     labels = np.zeros((3, CELLS * CELLS), np.int64)
     if not scene.marks:
         return labels.reshape(3, CELLS, CELLS)
@@ -237,9 +236,10 @@ class Teacher(nn.Module):
 def new_model(settings: Settings) -> CLIPModel:
     """A `CLIPModel` with fresh weights."""
     text = {
-        "vocab_size": len(vocabulary()), "hidden_size": settings.text_width, "intermediate_size": 4 * settings.text_width,
+        "vocab_size": len(vocabulary()), "max_position_embeddings": MAX_TOKENS,
+        "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 3, "hidden_act": "gelu",
+        "hidden_size": settings.text_width, "intermediate_size": 4 * settings.text_width,
         "num_hidden_layers": settings.text_depth, "num_attention_heads": settings.text_width // 32,
-        "max_position_embeddings": MAX_TOKENS, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 3, "hidden_act": "gelu",
     }  # fmt: skip
     vision = {
         "hidden_size": settings.vision_width, "intermediate_size": 4 * settings.vision_width,
@@ -299,7 +299,8 @@ def train(settings: Settings, run: Path, workers: int) -> CLIPModel:
         optimizer.load_state_dict(held["optimizer"])
         start, spent = held["step"], held["seconds"]
     loader = DataLoader(Batches(settings, start), batch_size=None, num_workers=workers, prefetch_factor=4)
-    began, shown = time.monotonic(), {}
+    began = time.monotonic()
+    shown: dict[str, float] = {}
     for step, batch in enumerate(loader, start):
         for group in optimizer.param_groups:
             group["lr"] = schedule(settings, step)
@@ -319,7 +320,8 @@ def train(settings: Settings, run: Path, workers: int) -> CLIPModel:
         if (step + 1) % 250 == 0 or step + 1 == settings.steps:
             save_checkpoint(checkpoint, {
                 "settings": json.loads(json.dumps(asdict(settings))), "model": model.state_dict(),
-                "teacher": teacher.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1, "seconds": seconds,
+                "teacher": teacher.state_dict(), "optimizer": optimizer.state_dict(),
+                "step": step + 1, "seconds": seconds,
             })  # fmt: skip
     return model.cpu()
 
@@ -346,7 +348,7 @@ def main() -> None:
     settings = Settings(seed=given.seed, steps=given.steps)
     model = train(settings, given.run, given.workers)
     model.save_pretrained(given.output)
-    save_processor(given.output, settings)
+    save_processor(given.output)
 
 
 if __name__ == "__main__":

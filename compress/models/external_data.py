@@ -5,11 +5,12 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import onnx
 
 from compress.core.errors import IntegrityError
+from compress.models.graph import messages
 
 _KEYS: Final = {"location", "offset", "length", "checksum"}
 
@@ -25,16 +26,9 @@ def check(model: onnx.ModelProto, path: Path) -> None:
             _check_tensor(tensor, path)
 
 
-def tensors(message: Any) -> Iterator[onnx.TensorProto]:
-    """Every tensor below a protobuf message, in whatever field: initializers, attributes, subgraphs, functions."""
-    for described, value in message.ListFields():
-        if described.message_type is None:
-            continue
-        for each in [value] if hasattr(value, "ListFields") else value:
-            if isinstance(each, onnx.TensorProto):
-                yield each
-            elif hasattr(each, "ListFields"):
-                yield from tensors(each)
+def tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Every tensor of a model, wherever it stands."""
+    return (each for each in messages(model) if isinstance(each, onnx.TensorProto))
 
 
 def _check_tensor(tensor: onnx.TensorProto, path: Path) -> None:

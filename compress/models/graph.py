@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import onnx
+from google.protobuf.message import Message
 from numpy.typing import NDArray
 from onnx import helper, inliner, numpy_helper
 
@@ -30,32 +31,22 @@ def array(tensor: onnx.TensorProto) -> NDArray[np.generic]:
 def clean(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy without paths, source code, stale shapes or unused weights, with Gemm written as MatMul and Add.
 
-    Stale value_info breaks quantizers. What the exporter noted on the nodes is left for `strip_nodes`.
+    Stale value_info breaks quantizers. The exporter's metadata on the nodes are left for `strip_nodes`.
     """
     made = onnx.ModelProto()
     made.CopyFrom(inliner.inline_local_functions(model) if model.functions else model)
-    del made.metadata_props[:], made.training_info[:]
-    made.doc_string = made.domain = ""
+    del made.training_info[:]
+    made.domain = ""
     made.graph.name = "main"
-    _clean_graph(made.graph)
     _constants_to_initializers(made.graph)
     _gemm_to_matmul(made.graph)
-    for tensor in made.graph.initializer:
-        tensor.doc_string = ""
-        del tensor.metadata_props[:]
+    for message in tuple(messages(made)):
+        if isinstance(message, onnx.GraphProto):
+            del message.value_info[:], message.quantization_annotation[:]
+        _forget(message, "doc_string" if isinstance(message, onnx.NodeProto) else "metadata_props", "doc_string")
     _name_nodes(made.graph)
     drop_unused(made.graph)
     return made
-
-
-def _clean_graph(graph: onnx.GraphProto) -> None:
-    graph.doc_string = ""
-    del graph.value_info[:], graph.metadata_props[:], graph.quantization_annotation[:]
-    for value in (*graph.input, *graph.output):
-        value.doc_string = ""
-        del value.metadata_props[:]
-    for inner in _subgraphs(graph):
-        _clean_graph(inner)
 
 
 def strip_nodes(model: onnx.ModelProto) -> None:
@@ -63,27 +54,23 @@ def strip_nodes(model: onnx.ModelProto) -> None:
 
     It writes stack traces with absolute paths and source lines there.
     """
-    _strip_nodes(model.graph)
+    for message in tuple(messages(model)):
+        _forget(message, "metadata_props", "doc_string")
 
 
-def _strip_nodes(graph: onnx.GraphProto) -> None:
-    for node in graph.node:
-        del node.metadata_props[:]
-        node.doc_string = ""
-        for attribute in node.attribute:
-            attribute.doc_string = ""
-            if attribute.HasField("t"):  # merely writing to it would make one
-                attribute.t.doc_string = ""
-    for inner in _subgraphs(graph):
-        _strip_nodes(inner)
+def _forget(message: Message, *fields: str) -> None:
+    for name in fields:
+        if name in message.DESCRIPTOR.fields_by_name:
+            message.ClearField(name)
 
 
-def _subgraphs(graph: onnx.GraphProto) -> Iterable[onnx.GraphProto]:
-    """The graphs inside the nodes of a graph: branches of If, bodies of Loop and Scan."""
-    for node in graph.node:
-        for attribute in node.attribute:
-            yield from [attribute.g] if attribute.HasField("g") else []
-            yield from attribute.graphs
+def messages(message: Message) -> Iterator[Message]:
+    """A protobuf message and all below it, in whatever field: nodes, attributes, subgraphs, functions, tensors."""
+    yield message
+    for described, value in message.ListFields():
+        if described.message_type is not None:
+            for each in [value] if isinstance(value, Message) else value:
+                yield from messages(each)
 
 
 def drop_unused(graph: onnx.GraphProto) -> None:

@@ -36,22 +36,10 @@ def load(source: Source, offline: bool = False) -> Encoder:
     config = _config(folder)
     architecture = _architecture(config)
     family = family_of(architecture, folder)
-    import transformers
-
+    model = _pretrained(architecture, folder, options)
     from compress.models.torch_export import export_towers
 
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        model, told = getattr(transformers, architecture).from_pretrained(
-            folder, local_files_only=True, dtype="float32", output_loading_info=True, **options
-        )
-    except Exception as error:  # transformers and safetensors raise a dozen unrelated classes
-        if out_of_memory(error):
-            raise ResourceExhausted(f"memory ran out while loading the model: {error}", str(folder)) from error
-        raise UsageError(f"transformers cannot load the model: {error}", str(folder)) from error
-    if lacking := sorted(told["missing_keys"]):  # transformers would fill them with noise and only say so
-        raise UsageError(f"the weights lack {', '.join(lacking[:5])} ({len(lacking)} in all)", str(folder))
-    towers, difference = export_towers(model.eval(), family, source.normalize)
+    towers, difference = export_towers(model, family, source.normalize)
     scale = getattr(model, "logit_scale", None)
     return Encoder(
         source=source.source,
@@ -65,6 +53,24 @@ def load(source: Source, offline: bool = False) -> Encoder:
         normalized=source.normalize,
         export_error=difference,
     )
+
+
+def _pretrained(architecture: str, folder: Path, options: Mapping[str, Any]) -> Any:
+    """The model with its weights in float32, whatever they are stored in, ready to be evaluated."""
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        model, told = getattr(transformers, architecture).from_pretrained(
+            folder, local_files_only=True, dtype="float32", output_loading_info=True, **options
+        )
+    except Exception as error:  # transformers and safetensors raise a dozen unrelated classes
+        if out_of_memory(error):
+            raise ResourceExhausted(f"memory ran out while loading the model: {error}", str(folder)) from error
+        raise UsageError(f"transformers cannot load the model: {error}", str(folder)) from error
+    if lacking := sorted(told["missing_keys"]):  # transformers fills them with noise and only mentions it
+        raise UsageError(f"the weights lack {', '.join(lacking[:5])} ({len(lacking)} in all)", str(folder))
+    return model.eval()
 
 
 def family_of(architecture: str, folder: Path) -> Family:

@@ -33,11 +33,11 @@ class Access:
 
 
 def locate(source: str, access: Access) -> Path:
-    """The folder of a source's files. Raises UsageError where there is none, EnvironmentFailure if it is out of reach."""
+    """The folder of a source's files. Raises UsageError if there is none, EnvironmentFailure if it is out of reach."""
     if source == EMBEDDED:
         return bundled("pocket_clip")
     folder = Path(source).expanduser()
-    if folder.is_dir():
+    if source and folder.is_dir():
         return folder
     if folder.exists() or source.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(source):
         raise UsageError(

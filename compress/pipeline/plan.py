@@ -112,7 +112,7 @@ def plan(recipe: Recipe, file: Path, options: Options) -> Plan:
     target: Any = target_of(recipe)
     tasks = demand.tasks_of(policy, recipe.seed) if policy else ()
     refused = [_refusal(error) for error in demand.unmeasurable(policy)] if policy else []
-    encoder = model.load(recipe.model, file, options.offline)
+    encoder = model.load(recipe.model, file, options.offline, options.data_roots)
     with tempfile.TemporaryDirectory() as scratch:
         reference, candidate = Path(scratch) / "reference", Path(scratch) / "candidate"
         reference.mkdir()
@@ -145,7 +145,8 @@ def _rehearse(
     recipe: Recipe, encoder: Encoder, reference: Path, options: Options, refused: list[Refusal]
 ) -> Iterator[StepPlan]:
     """Apply every step to the towers with a batch of scenes for data; what a step refuses is noted."""
-    scenes = Calibration(DataSource(source="scenes", samples=BATCH), reference, options.data_roots).feeds()
+    spec = DataSource(source="scenes", samples=BATCH)
+    scenes = Calibration(spec, reference, options.data_roots, options.progress).feeds()
     for at, step in enumerate(recipe.steps):
         asked: list[str] = []
 

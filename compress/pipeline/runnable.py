@@ -21,7 +21,7 @@ def runnable(named: str, options: Options, allow_pickle: bool = False) -> Path:
         return folder
     source = source_of(named, allow_pickle)
     options.progress.say(f"exporting {named} in float")
-    encoder = model.load(source, Path("command line"), options.offline)
+    encoder = model.load(source, Path("command line"), options.offline, options.data_roots)
     return model.write_reference(encoder, options.cache / "reference")
 
 

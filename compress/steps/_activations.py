@@ -12,7 +12,7 @@ from onnx import helper
 from compress.core.errors import UsageError
 from compress.models.tower import Site, Tower
 from compress.steps.step import Context
-from compress.targets.graph.session import open_session
+from compress.targets.graph.session import open_session, run
 
 
 def watch(
@@ -34,8 +34,8 @@ def watch(
     seen = 0
     for batch in context.progress.track(context.feeds(tower.kind), f"calibrate {tower.kind}"):
         feed = {name: batch[name] for name in tower.inputs}
-        for name, array in zip(values, session.run(values, feed) if values else [], strict=True):
-            visit(name, array)
+        for name, array in zip(values, run(session, values, feed) if values else [], strict=True):
+            visit(name, np.asarray(array, np.float32))
         for name in inputs.intersection(source.values()):
             visit(name, np.asarray(feed[name], np.float32))
         seen += 1

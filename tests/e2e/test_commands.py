@@ -1,12 +1,16 @@
 """The commands around a run, through the command line, on a tiny random CLIP."""
 
+import copy
+import functools
 import json
-import shutil
 
 import pytest
 import tiny_clip
 
 from compress.cli.main import main
+from compress.models import loading
+from compress.pipeline import model
+from compress.recipe.sources import NamedModel
 from compress.steps.quantize import int8_rtn, int8_static
 
 STEPS = """
@@ -33,6 +37,7 @@ gates:
   - {metric: parity.p1_cosine, rule: at_least, value: 0.9, because: it should stay near}
   - {metric: size.ratio, rule: at_most, value: 1.0, because: it should not grow}
 """
+GATE = "  - {metric: zero_shot.accuracy, rule: non_inferior, margin: 0.02, because: it should not lose}\n"
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +55,17 @@ def recipe(tiny, tmp_path):
     return write
 
 
+@functools.cache
+def loaded(source):
+    return loading.load(NamedModel(source=source))
+
+
+@pytest.fixture
+def once(monkeypatch):
+    """Each model is loaded and exported once for all tests: what is tested is what comes after."""
+    monkeypatch.setattr(model, "load_named", lambda source, offline: copy.deepcopy(loaded(source.source)))
+
+
 def compress(*words):
     return main([str(word) for word in words])
 
@@ -63,7 +79,7 @@ def result(capsys):
 
 
 @pytest.fixture
-def interrupted(recipe, tmp_path, monkeypatch):
+def interrupted(once, recipe, tmp_path, monkeypatch):
     """An output root whose run was interrupted in its second step."""
     output = tmp_path / "out"
     with monkeypatch.context() as broken:
@@ -79,6 +95,7 @@ def digest(folder):
 
 
 def test_a_resumed_run_makes_the_same_artifact(recipe, interrupted, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(model, "load_named", loading.load)  # exported again, as after a kill
     assert compress("run", "--recipe", recipe(), "--output", tmp_path / "whole", "--quiet") == 4
     assert not (tmp_path / "whole" / "staging" / ".tiny.checkpoint").exists()
     monkeypatch.setattr(int8_static, "apply", stop)
@@ -105,7 +122,7 @@ def test_a_changed_model_is_not_resumed(recipe, interrupted, tmp_path, capsys):
     assert "model changed" in capsys.readouterr().err
 
 
-def test_a_plan_foretells_what_a_run_makes_and_keeps_nothing(recipe, tmp_path, capsys):
+def test_a_plan_foretells_what_a_run_makes_and_keeps_nothing(once, recipe, tmp_path, capsys):
     output, file = tmp_path / "out", recipe()
     assert compress("plan", "--recipe", file, "--output", output, "--json", "--quiet") == 0
     plan = result(capsys)
@@ -125,7 +142,7 @@ def test_a_plan_foretells_what_a_run_makes_and_keeps_nothing(recipe, tmp_path, c
     assert plan["calibration"] == {"source": "scenes", "samples": 20, "seed": 0}
 
 
-def test_a_plan_tells_everything_that_cannot_be(tiny, tmp_path, capsys):
+def test_a_plan_tells_everything_that_cannot_be(once, tiny, tmp_path, capsys):
     steps = """
   - {use: quantize.int8_static, include: [embedding]}
   - {use: quantize.int8_static}
@@ -140,11 +157,9 @@ def test_a_plan_tells_everything_that_cannot_be(tiny, tmp_path, capsys):
     assert refused[1]["where"] == "data.calibration"
 
 
-def test_a_plan_is_shown_in_words(recipe, tmp_path, capsys):
+def test_a_plan_is_shown_in_words(once, recipe, tmp_path, capsys):
     policy = tmp_path / "near.yaml"
-    policy.write_text(POLICY.replace("  parity: {split: release, items: 20}\n", "  parity: {split: release, items: 20}\n"
-                      "  zero_shot: {split: release, items: 96}\n") +
-                      "  - {metric: zero_shot.accuracy, rule: non_inferior, margin: 0.02, because: it should}\n")  # fmt: skip
+    policy.write_text(POLICY.replace("gates:", "  zero_shot: {split: release, items: 96}\ngates:") + GATE)
     file = recipe()
     file.write_text(file.read_text().replace("policy: none\nreason: nothing is released here", "policy: near.yaml"))
     assert compress("plan", "--recipe", file, "--quiet") == 0
@@ -161,7 +176,7 @@ def test_a_plan_is_shown_in_words(recipe, tmp_path, capsys):
         assert expected in shown
 
 
-def test_eval(tiny, tmp_path, capsys):
+def test_eval(once, tiny, tmp_path, capsys):
     words = "eval", tiny, "--items", 28, "--output", tmp_path, "--quiet"
     assert compress(*words, "--task", "relations", "--json") == 0
     first, *slices = result(capsys)["scores"]
@@ -174,7 +189,7 @@ def test_eval(tiny, tmp_path, capsys):
     assert "did you mean relations" in capsys.readouterr().err
 
 
-def test_bench(tiny, tmp_path, capsys):
+def test_bench(once, tiny, tmp_path, capsys):
     words = "--batch", 1, "--pairs", 2, "--output", tmp_path, "--quiet"
     assert compress("bench", tiny, *words, "--json") == 0
     alone = result(capsys)
@@ -187,7 +202,7 @@ def test_bench(tiny, tmp_path, capsys):
     assert "peak memory" in capsys.readouterr().out
 
 
-def test_export_then_gate(tiny, tmp_path, capsys):
+def test_export_then_gate(once, tiny, tmp_path, capsys):
     output = tmp_path / "out"
     assert compress("export", tiny, "--target", "onnxruntime-cpu", "--output", output, "--quiet") == 0
     released = output / "released" / "tiny"
@@ -227,4 +242,3 @@ def test_export_then_gate(tiny, tmp_path, capsys):
 def test_what_cannot_be_ends_with_2_and_a_hint(words, expected, tmp_path, capsys):
     assert compress(*words, "--output", tmp_path, "--quiet") == 2
     assert expected in capsys.readouterr().err
-    shutil.rmtree(tmp_path)

@@ -1,4 +1,4 @@
-"""The README tells the truth: commands run or parse, files decode, tables are complete, links lead somewhere."""
+"""The documents tell the truth: commands run or parse, files decode, tables are complete, links lead somewhere."""
 
 import json
 import os
@@ -16,14 +16,17 @@ import pytest
 sys.path.append(str(Path(__file__).parents[1] / "unit" / "artifact"))
 import artifact_sample as sample
 
+from compress.artifact import layout
 from compress.artifact.staging import Store
 from compress.cli.main import root
 from compress.cli.running import read_recipe, target_names
 from compress.core import errors, names
+from compress.data import runtime
 from compress.evals import task as tasks
 from compress.gates.policy import RULES, load_policy
 from compress.recipe import document
 from compress.recipe.load import load
+from compress.report import document as report
 from compress.steps import spec_of
 
 HERE = Path(__file__).parents[2]
@@ -165,6 +168,33 @@ def test_every_rule_is_explained():
 def test_every_command_is_listed():
     table = README.split("## Every command")[1].split("\n## ")[0]
     assert set(root.list_commands(click.Context(root))) <= set(re.findall(r"`(\w+)`", table))
+
+
+FORMAT = (HERE / "docs" / "format.md").read_text()
+
+
+def test_the_format_lists_every_file_and_which_are_evidence():
+    rows = dict(re.findall(r"^\| `([^`]+)` \| (payload|evidence|neither) \|", FORMAT, re.M))
+    assert {path for path, kind in rows.items() if kind == "evidence"} == layout.EVIDENCE
+    known = {value for name, value in vars(layout).items() if name.isupper() and isinstance(value, str)}
+    assert all(f"`{path}`" in FORMAT for path in known)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [report.Document, report.Finding, report.Change, report.Scored, report.FileSize, report.Latency,
+     report.Environment, report.Model, runtime.Runtime, runtime.TowerFile, runtime.PlainImage, runtime.PlainText],
+    ids=lambda model: model.__name__,
+)  # fmt: skip
+def test_the_format_names_every_key(model):
+    told = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]+)`", FORMAT))))
+    assert set(model.model_fields) <= told
+
+
+def test_the_format_gives_the_defaults_of_a_session():
+    rows = dict(re.findall(r"^\| `session\.(\w+)` \| (.+?) \|", FORMAT, re.M))
+    told = {name: json.loads(value.strip("`")) if value != "`all`" else "all" for name, value in rows.items()}
+    assert told == runtime.Session().model_dump(mode="json")
 
 
 def test_places_for_output_are_closed():

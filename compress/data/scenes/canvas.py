@@ -38,7 +38,7 @@ def font(name: str, size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(_font_folder() / f"{name}.ttf"), size, layout_engine=ImageFont.Layout.BASIC)
 
 
-def luma(colour: Sequence[int]) -> float:
+def luma(colour: Sequence[int] | NDArray[np.int64]) -> float:
     """Rec. 601 luma, 0 to 255."""
     return float(np.dot(_LUMA, colour))
 

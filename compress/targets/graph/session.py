@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx
-import onnxruntime
+from numpy.typing import NDArray
 
-from compress.core.errors import EnvironmentFailure, ResourceExhausted, UsageError
+from compress.core.errors import CompressError, EnvironmentFailure, ResourceExhausted, UsageError
 from compress.data.child import out_of_memory
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 CPU = ("CPUExecutionProvider",)
 
@@ -20,6 +25,8 @@ def open_session(model: onnx.ModelProto | Path, providers: Sequence[str] = CPU) 
     ONNX Runtime only warns when a provider is missing and falls back to the CPU; this raises EnvironmentFailure.
     Raises UsageError for a graph that it does not take, ResourceExhausted where memory ran out on the way.
     """
+    import onnxruntime  # here, because reading a recipe imports its methods and must answer at once
+
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     source = str(model) if isinstance(model, Path) else model.SerializeToString()
@@ -32,9 +39,7 @@ def open_session(model: onnx.ModelProto | Path, providers: Sequence[str] = CPU) 
     try:
         session = onnxruntime.InferenceSession(source, options, providers=list(providers))
     except Exception as error:  # onnxruntime raises a dozen unrelated classes
-        if out_of_memory(error):
-            raise ResourceExhausted(f"memory ran out while opening the graph: {error}") from error
-        raise UsageError(f"ONNX Runtime does not take the graph: {error}") from error
+        raise _told(error) from error
     if session.get_providers()[: len(providers)] != list(providers):
         raise EnvironmentFailure(
             f"asked for {', '.join(providers)}, ONNX Runtime runs {', '.join(session.get_providers())}"
@@ -42,8 +47,28 @@ def open_session(model: onnx.ModelProto | Path, providers: Sequence[str] = CPU) 
     return session
 
 
+def run(
+    session: onnxruntime.InferenceSession, outputs: Sequence[str], feed: Mapping[str, NDArray[np.generic]]
+) -> list[NDArray[np.generic]]:
+    """The named outputs. Raises UsageError where the graph and the feed do not go together, ResourceExhausted."""
+    try:
+        found: list[NDArray[np.generic]] = session.run(list(outputs), dict(feed))
+    except Exception as error:
+        raise _told(error) from error
+    return found
+
+
+def _told(error: Exception) -> CompressError:
+    """What ONNX Runtime raised, as an error of ours."""
+    if out_of_memory(error):
+        return ResourceExhausted(f"memory ran out in ONNX Runtime: {error}")
+    return UsageError(f"ONNX Runtime does not take the graph: {error}")
+
+
 def optimized(path: Path, scratch: Path) -> onnx.ModelProto:
     """The graph that ONNX Runtime really runs for a file on this CPU, written below `scratch` and read back."""
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.optimized_model_filepath = str(scratch / "optimized.onnx")

@@ -1,0 +1,25 @@
+"""Fixtures that tests of every tier share."""
+
+from pathlib import Path
+
+import pytest
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """The folder of real data sets and models beside the repository; the test is skipped where there is none."""
+    if not DATA.is_dir():
+        pytest.skip(f"the real data folder is not there: looked for ../shared/data beside the repository ({DATA.name})")
+    return DATA
+
+
+@pytest.fixture
+def tiny_encoder(tmp_path):
+    """A hand-made dual encoder, read from ONNX files as any other."""
+    import tiny_towers
+
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    return tiny_towers.encoder(folder)
