@@ -39,7 +39,8 @@ class Drawing:
     def model(self, given, made):
         tensors = [numpy_helper.from_array(values, name) for name, values in self.weights.items()]
         model = helper.make_model(
-            helper.make_graph(self.nodes, "tower", [given], [made], tensors), opset_imports=[helper.make_opsetid("", 20)]
+            helper.make_graph(self.nodes, "tower", [given], [made], tensors),
+            opset_imports=[helper.make_opsetid("", 20)],
         )
         model.ir_version = 9
         onnx.checker.check_model(model)
@@ -67,7 +68,9 @@ def _unit(draw, value, output):
 def vision(seed=0):
     draw = Drawing(seed)
     kernel = draw.weight("patch.weight", WIDTH, 3, PATCH, PATCH)
-    seen = draw.node("Conv", ["pixel_values", kernel, draw.weight("patch.bias", WIDTH)], "patches", strides=[PATCH, PATCH])
+    seen = draw.node(
+        "Conv", ["pixel_values", kernel, draw.weight("patch.bias", WIDTH)], "patches", strides=[PATCH, PATCH]
+    )
     flat = draw.node("Reshape", [seen, draw.const("flat_shape", [0, 0, -1])], "flat")
     _unit(draw, _block(draw, draw.node("Transpose", [flat], "cells", perm=[0, 2, 1])), "image_embeds")
     return draw.model(

@@ -26,8 +26,8 @@ class Plan:
     """
 
     batches: tuple[int, ...] = (1, 8)
-    pairs: int = 9
-    repeats: int = 5
+    pairs: int = 21
+    repeats: int = 3
     warm_up: int = 3
     threads: int = 0
     limits: Limits = field(default_factory=Limits.of_machine)

@@ -62,6 +62,7 @@ def _read(path: Path) -> onnx.ModelProto:
             tensor.data_location == onnx.TensorProto.EXTERNAL
         ):  # of a sparse weight, say; later it would be read from here
             raise UsageError(f"the data of weight {tensor.name!r} are in a file where they cannot be", str(path))
+        tensor.ClearField("data_location")  # as if the weights had been in the file: the same bytes either way
         array(tensor)  # raises where a weight has not the bytes that its shape says
     return model
 

@@ -37,12 +37,12 @@ def measure(
     reference, staged = folders
     how = How(cache=options.cache / "embeddings", progress=options.progress)
     tasks = suite.measure(policy, reference, staged, suite.Options(roots=options.data_roots, seed=seed, how=how))
-    timed = _latency(reference, staged, options)
+    wanted = [gate.metric for gate in policy.gates if gate.metric.split(".")[0] in {"latency", "memory"}]
+    timed = _latency(reference, staged, options) if wanted else Unmeasured("no gate asks for it")
     facts: dict[str, Measurement] = {**tasks, **_sizes(reference, staged)}
     if encoder is not None:
         facts |= _as_planned(encoder, staged)
     if isinstance(timed, Unmeasured):
-        wanted = [gate.metric for gate in policy.gates if gate.metric.split(".")[0] in {"latency", "memory"}]
         return Measured({**facts, **dict.fromkeys(wanted, timed)}, None)
     return Measured({**facts, **timed.scores()}, timed)
 

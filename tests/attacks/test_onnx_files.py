@@ -45,8 +45,8 @@ def test_external_data_beside_the_model_are_read(tmp_path):
 
 @pytest.mark.parametrize(
     "location",
-    ["../w.bin", "/etc/hostname", "sub/w.bin", "./w.bin", "sub/../w.bin", "w\0.bin", "..\\w.bin", "missing.bin", "sub", ".",
-     "..", "", "w.bin/", "~/w.bin"],
+    ["../w.bin", "/etc/hostname", "sub/w.bin", "./w.bin", "sub/../w.bin", "w\0.bin", "..\\w.bin", "missing.bin", "sub",
+     ".", "..", "", "w.bin/", "~/w.bin"],
 )  # fmt: skip
 def test_external_data_elsewhere(tmp_path, location):
     inner = tmp_path / "model"
@@ -130,7 +130,9 @@ def inner_graph(tensor):
 
 def in_a_branch(model):
     model.graph.node.append(
-        helper.make_node("If", ["x"], ["never"], then_branch=inner_graph(elsewhere("c")), else_branch=inner_graph(elsewhere("c")))
+        helper.make_node(
+            "If", ["x"], ["never"], then_branch=inner_graph(elsewhere("c")), else_branch=inner_graph(elsewhere("c"))
+        )
     )
 
 

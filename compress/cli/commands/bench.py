@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 @click.argument("b", required=False)
 @click.option("--batch", "batches", type=click.IntRange(1), multiple=True, default=(1, 8), show_default=True,
               metavar="N", help="Batch size; may be given several times.")  # fmt: skip
-@click.option("--pairs", type=click.IntRange(1), default=9, show_default=True, metavar="N", help="Rounds of each row.")
+@click.option(
+    "--pairs", type=click.IntRange(1), metavar="N", help="Rounds of each row; by default as many as gates use."
+)
 @click.option("--threads", type=click.IntRange(0), default=0, show_default=True, metavar="N",
               help="Threads of the runtime; 0 means as many as there are cores.")  # fmt: skip
 @model_options
@@ -35,7 +38,9 @@ def command(a: str, b: str | None, **given: Any) -> None:
     from compress.pipeline.runnable import runnable
 
     options = options_of(given)
-    plan = Plan(given["batches"], given["pairs"], threads=given["threads"], progress=options.progress)
+    plan = Plan(given["batches"], threads=given["threads"], progress=options.progress)
+    if given["pairs"] is not None:
+        plan = replace(plan, pairs=given["pairs"])
     folders = [runnable(each, options, given["allow_pickle"]) for each in (a, b) if each is not None]
     if len(folders) == 2:
         found = measure(folders[0], folders[1], plan)

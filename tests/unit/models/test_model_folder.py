@@ -79,7 +79,15 @@ def test_shards(tmp_path):
 
 @pytest.mark.parametrize(
     "shard",
-    ["../model.safetensors", "/tmp/model.safetensors", "pytorch_model.bin", "a/b.safetensors", "", ".", "x.safetensors\0.bin"],
+    [
+        "../model.safetensors",
+        "/tmp/model.safetensors",
+        "pytorch_model.bin",
+        "a/b.safetensors",
+        "",
+        ".",
+        "x.safetensors\0.bin",
+    ],
 )
 def test_an_index_that_points_elsewhere(tmp_path, shard):
     with pytest.raises(UsageError, match=r"no \.safetensors file here"):
@@ -152,7 +160,9 @@ def test_without_an_answer_the_cache_is_asked_and_nothing_else(no_network, monke
 def test_with_an_answer_it_is_downloaded(monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda self, name, **options: asked.append(options))
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda _, **options: asked.append(options) or str(tmp_path))
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda _, **options: asked.append(options) or str(tmp_path)
+    )
     assert locate("owner/name", Access()) == tmp_path
     assert asked[0]["timeout"] == sources.TIMEOUT
     assert asked[1]["local_files_only"] is False

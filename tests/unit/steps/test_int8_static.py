@@ -25,7 +25,9 @@ def test_every_value_is_seen_once_a_batch(tiny_encoder):
 
 
 def test_the_clip_range_of_the_pixels_is_their_percentile(tiny_encoder):
-    apply(tiny_encoder, Spec(include=("patch_embed",), range="percentile", percentile=90.0, towers=("vision",)), CONTEXT)
+    apply(
+        tiny_encoder, Spec(include=("patch_embed",), range="percentile", percentile=90.0, towers=("vision",)), CONTEXT
+    )
     tower = tiny_encoder.towers["vision"]
     (held,) = tower.treatments.values()
     pixels = np.abs(np.concatenate([feed["pixel_values"].ravel() for feed in tiny_towers.feeds("vision")]))
@@ -53,4 +55,3 @@ def test_activations_that_are_no_numbers(tiny_encoder):
     with pytest.raises(UsageError, match="NaN or infinity") as caught:
         apply(tiny_encoder, Spec(), Context(broken))
     assert caught.value.where.startswith("vision tower")
-

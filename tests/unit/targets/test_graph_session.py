@@ -6,7 +6,6 @@ import onnxruntime
 import pytest
 
 from compress.core.errors import EnvironmentFailure, ResourceExhausted, UsageError
-
 from compress.targets.graph.session import open_session, run
 
 

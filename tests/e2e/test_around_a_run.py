@@ -157,7 +157,8 @@ def test_a_plan_tells_everything_that_cannot_be(once, tiny, tmp_path, capsys):
     assert refused[1]["where"] == "data.calibration"
 
 
-def test_a_plan_is_shown_in_words(once, recipe, tmp_path, capsys):
+def test_a_plan_is_shown_in_words(once, recipe, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "160")
     policy = tmp_path / "near.yaml"
     policy.write_text(POLICY.replace("gates:", "  zero_shot: {split: release, items: 96}\ngates:") + GATE)
     file = recipe()
@@ -218,8 +219,6 @@ def test_export_then_gate(once, tiny, tmp_path, capsys):
     assert [finding["status"] for finding in report["findings"]] == ["passed", "passed"]
     assert compress(*gate, "--policy", "export_parity") == 4
     assert "census.vision" in capsys.readouterr().out
-    policy.write_text(POLICY.replace("value: 1.0", "value: 0.5"))
-    assert compress(*gate, "--policy", policy) == 3
     after = sorted(path for path in output.rglob("*") if path.is_file())
     assert [path for path in after if "cache" not in path.parts] == [
         path for path in before if "cache" not in path.parts

@@ -1,0 +1,157 @@
+"""Every method that ships: decodes its example, rejects what it does not know, changes what it reports, no more."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+import tiny_towers
+from pydantic import ValidationError
+
+from compress.core import names
+from compress.core.errors import UsageError
+from compress.models.treatment import BlockWeights, StaticInt8
+from compress.recipe.steps import StepSpec
+from compress.steps import method_names, spec_of
+from compress.steps.step import Context
+from compress.targets import onnxruntime_cpu
+from compress.targets.graph.emitter import emit, weight_matrix
+from compress.targets.graph.session import open_session
+
+METHODS = method_names()
+
+
+@pytest.fixture(params=METHODS)
+def method(request):
+    return names.load("compress.steps", request.param)
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """Two encoders from the same files."""
+    made = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        made.append(tiny_towers.encoder(tmp_path / name))
+    return made
+
+
+def example(method):
+    return method.Spec.model_validate_json(json.dumps(method.EXAMPLE))
+
+
+def applied(method, encoder, spec=None, seed=0):
+    return method.apply(encoder, spec or example(method), Context(tiny_towers.feeds, seed=seed))
+
+
+def changed(encoder):
+    """Names of the sites whose weight is another in the emitted graph."""
+    names_of = set()
+    for kind, tower in encoder.towers.items():
+        held = {tensor.name for tensor in emit(tower).graph.initializer}
+        names_of |= {(kind, site.name) for site in tower.sites if site.weight not in held}
+    return names_of
+
+
+def test_there_are_methods():
+    assert {"quantize.int4_rtn", "quantize.int8_rtn", "quantize.int8_static"} <= set(METHODS)
+
+
+def test_a_method_has_its_parts(method):
+    assert issubclass(method.Spec, StepSpec)
+    assert callable(method.apply)
+    assert method.__doc__
+    assert method.Spec.__doc__
+    assert f"`{method.__name__.removeprefix('compress.steps.')}`" in method.__doc__.splitlines()[0]
+
+
+def test_its_example_is_decoded_and_says_something(method):
+    spec = example(method)
+    assert method.EXAMPLE
+    for key in method.EXAMPLE:
+        assert key in spec.model_fields_set
+
+
+@pytest.mark.parametrize(
+    "bad", [{"blok": 32}, {"towers": []}, {"towers": ["audio"]}, {"include": ["mlp.fc9"]}], ids=str
+)
+def test_what_it_does_not_know_is_rejected(method, bad):
+    with pytest.raises(ValidationError):
+        method.Spec.model_validate({**method.EXAMPLE, **bad}, strict=False)
+
+
+def test_it_changes_what_it_reports_and_nothing_else(method, tiny_encoder):
+    before = {kind: tower.graph.SerializeToString() for kind, tower in tiny_encoder.towers.items()}
+    report = applied(method, tiny_encoder)
+    assert report.use == method.__name__.removeprefix("compress.steps.")
+    assert report.summary
+    rows = [(row.tower, row.site) for row in report.rows]
+    assert rows
+    assert len(set(rows)) == len(rows)
+    assert changed(tiny_encoder) == set(rows)
+    for kind, tower in tiny_encoder.towers.items():
+        assert tower.graph.SerializeToString() == before[kind], "the float graph is the reference and stays"
+        assert {(kind, name) for name in tower.treatments} == {row for row in rows if row[0] == kind}
+
+
+def test_its_numbers_are_those_of_the_weights(method, tiny_encoder):
+    for row in applied(method, tiny_encoder).rows:
+        tower = tiny_encoder.towers[row.tower]
+        site, held = tower.site(row.site), tower.treatments[row.site]
+        weight = weight_matrix(tower, site)
+        restored = held.dequantized() if isinstance(held, BlockWeights) else held.codes * held.scales[:, None]
+        assert row.error == pytest.approx(np.linalg.norm(restored - weight) / np.linalg.norm(weight), rel=1e-4)
+        assert 0 < row.error < 0.3
+        assert row.role == site.role
+        assert row.bytes_before == weight.nbytes == 4 * np.prod(site.shape)
+        assert row.bytes_after < row.bytes_before
+        assert isinstance(held, BlockWeights | StaticInt8)
+
+
+def test_only_the_selected(method, tiny_encoder):
+    spec = method.Spec(include=("text:mlp.fc1",))
+    report = applied(method, tiny_encoder, spec)
+    assert [(row.tower, row.role) for row in report.rows] == [("text", "mlp.fc1")]
+    assert len(changed(tiny_encoder)) == 1
+
+
+def test_a_selector_that_matches_nothing(method, tiny_encoder):
+    with pytest.raises(UsageError, match="matches nothing"):
+        applied(method, tiny_encoder, method.Spec(include=("vision:embedding",)))
+    assert not changed(tiny_encoder)
+
+
+def test_the_same_seed_gives_the_same_bytes(method, pair, tmp_path):
+    digests = []
+    for at, encoder in enumerate(pair):
+        applied(method, encoder, seed=7)
+        out = tmp_path / f"out{at}"
+        out.mkdir()
+        files = onnxruntime_cpu.export(encoder, out)
+        digests.append({kind: hashlib.sha256(path.read_bytes()).hexdigest() for kind, path in files.items()})
+    assert digests[0] == digests[1]
+
+
+def test_it_exports_loads_and_stays_near(method, tiny_encoder, tmp_path):
+    reference = {kind: open_session(tower.graph) for kind, tower in tiny_encoder.towers.items()}
+    applied(method, tiny_encoder)
+    files = onnxruntime_cpu.export(tiny_encoder, tmp_path)
+    for kind, path in files.items():
+        tower, (feed,) = tiny_encoder.towers[kind], tiny_towers.feeds(kind, 1)
+        (got,), (expected,) = open_session(path).run(None, feed), reference[kind].run(None, feed)
+        assert got.shape == expected.shape
+        assert (got * expected).sum(1).min() > 0.9, "rounding is not allowed to turn an embedding around"
+        assert (got != expected).any() == bool(tower.treatments)
+    for planned, found in onnxruntime_cpu.counts(tiny_encoder, files).values():
+        assert planned == found
+
+
+def test_names_that_are_no_method():
+    for name in ("quantize.int4_weight", "step", "quantize", "quantize._rounding", "../quantize.int4_rtn", ""):
+        with pytest.raises(KeyError):
+            spec_of(name)
+
+
+def test_near_names_are_suggested():
+    with pytest.raises(KeyError, match=r"did you mean quantize\.int4_rtn"):
+        spec_of("quantize.int4rtn")
