@@ -38,7 +38,9 @@ from compress.targets import onnxruntime_cpu
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- speed: begin, written by benchmarks/speed.py -->", "<!-- speed: end -->"
-HEAD = "# Benchmarks\n\nSpeed belongs to a machine: run `make bench` on yours. These tables name the one they come from.\n"
+HEAD = (
+    "# Benchmarks\n\nSpeed belongs to a machine: run `make bench` on yours. These tables name the one they come from.\n"
+)
 VARIANTS = ("int8_static", "int4_rtn", "quantize_dynamic")
 
 
@@ -166,12 +168,12 @@ def described(plan: Plan) -> str:
     batches = " ".join(map(str, plan.batches))
     asked = f"--batches {batches} --pairs {plan.pairs} --repeats {plan.repeats} --threads {plan.threads}"
     return (
-        f"`python benchmarks/speed.py {asked}` on {told['cpu']}, {threads} threads of {os.cpu_count()} cores, {told['platform']}, "
-        f"Python {told['python']}, {packages}.\n\n"
+        f"`python benchmarks/speed.py {asked}` on {told['cpu']}, {threads} threads of {os.cpu_count()} cores, "
+        f"{told['platform']}, Python {told['python']}, {packages}.\n\n"
         f"Times are of the session alone, medians of {plan.pairs} rounds of {plan.repeats} calls; ratios are paired by "
         "round, with the lowest and the highest. Below 1 is faster than float. ViT-B/32 has random weights and its "
-        "text tower always takes 77 tokens; pocket-clip takes texts as long as they are. int8_static and int4_rtn leave embedding tables in float, as their "
-        "defaults do, and so does the float column; quantize_dynamic rounds them as well."
+        "text tower always takes 77 tokens; pocket-clip takes texts as they are. int8_static and int4_rtn leave "
+        "embedding tables in float, as their defaults do; quantize_dynamic rounds them as well."
     )
 
 

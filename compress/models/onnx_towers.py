@@ -58,11 +58,7 @@ def _read(path: Path) -> onnx.ModelProto:
     onnx.checker.check_model(path)  # by path: as bytes it takes no model above 2 GB
     onnx.load_external_data_for_model(model, str(path.parent))
     for tensor in external_data.tensors(model):
-        if (
-            tensor.data_location == onnx.TensorProto.EXTERNAL
-        ):  # of a sparse weight, say; later it would be read from here
-            raise UsageError(f"the data of weight {tensor.name!r} are in a file where they cannot be", str(path))
-        tensor.ClearField("data_location")  # as if the weights had been in the file: the same bytes either way
+        tensor.ClearField("data_location")  # from here on nothing is read from anywhere, and the bytes are the same
         array(tensor)  # raises where a weight has not the bytes that its shape says
     return model
 

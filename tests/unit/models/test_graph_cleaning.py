@@ -131,6 +131,11 @@ def test_weights_that_only_a_branch_reads_are_kept():
     model = told_on()
     drop_unused(model.graph)
     assert {"w1", "w2"} <= initializers(model).keys()
+    (chosen,) = (node for node in model.graph.node if node.op_type == "If")
+    for attribute, weight in zip(chosen.attribute, ("w1", "w2"), strict=True):  # handed on without a node
+        attribute.g.CopyFrom(helper.make_graph([], "plain", [], [values(weight, [3])]))
+    drop_unused(model.graph)
+    assert {"w1", "w2"} <= initializers(model).keys()
 
 
 @pytest.mark.parametrize(("version", "fine"), [(16, False), (17, True), (24, True), (25, False)])
