@@ -42,14 +42,14 @@ class Settings:
     """Everything that decides the trained weights; stored in the checkpoint and compared on resume."""
 
     seed: int = 0
-    steps: int = 6500
+    steps: int = 11_000
     batch: int = 128
     negatives: int = 3
     rate: float = 1.2e-3
     weight_decay: float = 0.05
     warmup: float = 0.03
-    curriculum: tuple[float, float] = (0.04, 0.40)
-    pages: tuple[float, float, float] = (0.3462, 0.85, 0.4)
+    curriculum: tuple[float, float] = (0.02, 0.25)
+    pages: tuple[float, float, float] = (0.0, 0.75, 0.4)
     vision_width: int = 192
     vision_depth: int = 4
     text_width: int = 128

@@ -20,10 +20,10 @@ _COMMANDS = "compress.cli.commands"
 class Commands(click.Group):
     """A group whose commands are files, imported only when used or listed."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return [name.replace("_", "-") for name in names.available(_COMMANDS)]
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         try:
             found: click.Command = names.load(_COMMANDS, cmd_name.replace("-", "_")).command
         except KeyError:
@@ -49,35 +49,35 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        code: Any = root.main(args=argv, prog_name="compress", standalone_mode=False)
-        return code if isinstance(code, int) else 0
-    except click.exceptions.Exit as exit_:
-        return exit_.exit_code
+        ended: Any = root.main(args=argv, prog_name="compress", standalone_mode=False)
+        code = ended if isinstance(ended, int) else 0
+    except click.exceptions.Exit as asked:
+        code = asked.exit_code
     except click.ClickException as error:
         error.show()
-        return 2
+        code = 2
     except CompressError as error:
-        click.echo(f"compress: {error}", err=True)
-        return error.exit_code
+        code = _told(str(error), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("compress: interrupted; nothing was published", err=True)
-        return 130
+        code = _told("interrupted; nothing was published", 130)
     except _Terminated:
-        click.echo("compress: terminated; nothing was published", err=True)
-        return 143
+        code = _told("terminated; nothing was published", 143)
     except MemoryError:
-        click.echo("compress: out of memory; free some or use a smaller batch, then run again", err=True)
-        return 7
+        code = _told("out of memory; free some or use a smaller batch, then run again", 7)
     except BrokenPipeError:  # the reader of our output has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        code = 1
     except OSError as error:
-        if error.errno in _OUT_OF_ROOM:
-            click.echo(f"compress: {error.strerror}: {error.filename}; make room, then run again", err=True)
-            return 7
-        return _bug()
+        full = error.errno in _OUT_OF_ROOM
+        code = _told(f"{error.strerror}: {error.filename}; make room, then run again", 7) if full else _bug()
     except Exception:
-        return _bug()
+        code = _bug()
+    return code
+
+
+def _told(line: str, code: int) -> int:
+    click.echo(f"compress: {line}", err=True)
+    return code
 
 
 _OUT_OF_ROOM = {28, 27, 122}  # ENOSPC, EFBIG, EDQUOT
@@ -87,7 +87,7 @@ class _Terminated(BaseException):
     """SIGTERM arrived."""
 
 
-def _terminated(signum: int, frame: Any) -> None:
+def _terminated(*_: Any) -> None:
     raise _Terminated
 
 

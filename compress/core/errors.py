@@ -40,7 +40,7 @@ class UsageError(CompressError):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong in a document: 1-based line and column, dotted path (`steps[2].use`), what is wrong, what to do."""
+    """One thing wrong in a document: 1-based line and column, dotted path (`steps[2].use`), what, and what to do."""
 
     line: int
     column: int

@@ -23,7 +23,7 @@ class Progress(Protocol):
 class Silent:
     """Shows nothing."""
 
-    def track(self, items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
+    def track(self, items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:  # noqa: ARG002
         """Yield the items."""
         yield from items
 

@@ -85,14 +85,14 @@ def _of_split(rows: Sequence[Mapping[str, Any]], spec: Folder, split: str, where
     if split == "all":
         return list(rows)
     if spec.split_by is not None:
-        told = map(str, field_of(rows, spec.split_by, where))
+        told = [str(each) for each in field_of(rows, spec.split_by, where)]
     else:
-        told = (split_of(str(name)) for name in field_of(rows, spec.image, where))
+        told = [split_of(str(name)) for name in field_of(rows, spec.image, where)]
     return [row for row, belongs in zip(rows, told, strict=True) if belongs == split]
 
 
 def split_of(name: str) -> str:
-    """The split of a file by a hash of its name: a tenth calibrates, three tenths are for development, the rest decides."""
+    """The split of a file by a hash of its name: a tenth calibrates, three are for development, the rest decides."""
     point = zlib.crc32(b"folder:" + name.encode()) % 10
     return "calibration" if point == 0 else "development" if point < 4 else "release"
 

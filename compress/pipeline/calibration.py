@@ -59,4 +59,3 @@ class Calibration:
         for at in range(0, len(texts), BATCH):
             ids, mask = preprocess.texts(texts[at : at + BATCH])
             yield {tower.input: ids, **({tower.mask: mask} if tower.mask else {})}
-

@@ -17,7 +17,6 @@ import onnx
 from compress import __version__
 from compress.artifact import layout
 from compress.artifact.staging import Staging
-from compress.bench.latency import Latency
 from compress.core.score import Score
 from compress.gates import statistics
 from compress.gates.junit import junit
@@ -73,7 +72,7 @@ def gate_report(run: Run, folder: Path, digest: str) -> dict[str, Any]:
         "exit_code": layout.EXIT_CODES[status],
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "model": {
-            "source": encoder.source,
+            "source": run.recipe.model.source,
             "revision": encoder.revision,
             "parameters": encoder.parameters,
             "architecture": encoder.architecture,
@@ -173,7 +172,9 @@ def _write_samples(path: Path, metrics: Mapping[str, Measurement]) -> None:
     import pyarrow
     from pyarrow import parquet
 
-    columns: dict[str, list[Any]] = {name: [] for name in ("metric", "item", "cluster", "slices", "reference", "candidate")}
+    columns: dict[str, list[Any]] = {
+        name: [] for name in ("metric", "item", "cluster", "slices", "reference", "candidate")
+    }
     for metric, found in sorted(metrics.items()):
         if not isinstance(found, Outcomes):
             continue

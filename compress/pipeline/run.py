@@ -19,6 +19,7 @@ from compress.pipeline.measurement import measure
 from compress.pipeline.options import Options
 from compress.recipe.load import dump
 from compress.recipe.schema import Recipe
+from compress.recipe.sources import NamedModel, OnnxModel, place
 from compress.report.document import Document
 from compress.steps.step import Context, StepReport
 
@@ -36,22 +37,22 @@ class Result:
 def run(recipe: Recipe, file: Path, options: Options) -> Result:
     """Load, compress, export, measure, decide, settle. `file` is where the recipe was read from."""
     policy = load_policy(policy_file(recipe, file)) if recipe.gated else None
+    told = portable(recipe)
     target = target_of(recipe)
     with Store(options.output).stage(recipe.name) as staging:
         encoder = model.load(recipe.model, file, options.offline, options.data_roots)
         reference = model.write_reference(encoder, options.cache / "reference")
         steps = apply_steps(recipe, encoder, reference, options)
         target.export(encoder, staging.folder)  # type: ignore[attr-defined]
-        _write_recipe(staging, recipe, file)
+        _write_recipe(staging, told, policy_file(recipe, file) if recipe.gated else None)
         digest = staging.scan().subject
         measured = measure(policy, encoder, (reference, staging.folder), recipe.seed, options) if policy else None
         verdict = decide(policy, measured.metrics, digest) if policy and measured else None
-        done = evidence.Run(recipe, encoder, reference, steps, verdict, measured)
+        done = evidence.Run(told, encoder, reference, steps, verdict, measured)
         report = evidence.write(staging, done, digest)
         settled = staging.settle(verdict.status if verdict else "ungated", options.replace)
         checkpoint.discard(checkpoint.place(options.output, recipe.name))
         return Result(settled, report)
-
 
 
 def target_of(recipe: Recipe) -> object:
@@ -83,8 +84,30 @@ def policy_file(recipe: Recipe, file: Path) -> Path:
     return beside if beside.is_file() else find_policy(recipe.policy)
 
 
-def _write_recipe(staging: Staging, recipe: Recipe, file: Path) -> None:
+def _write_recipe(staging: Staging, recipe: Recipe, policy: Path | None) -> None:
     staging.write(layout.RECIPE, dump(recipe).encode())
-    if recipe.gated:
-        staging.write(layout.POLICY, policy_file(recipe, file).read_bytes())
+    if policy is not None:
+        staging.write(layout.POLICY, policy.read_bytes())
 
+
+def portable(recipe: Recipe) -> Recipe:
+    """The recipe as an artifact records it: a model folder or policy file keeps its name, not where it lay here."""
+    changes: dict[str, object] = {}
+    if isinstance(recipe.model, NamedModel) and place(recipe.model.source) == "folder":
+        changes["model"] = recipe.model.model_copy(update={"source": f"./{_last(recipe.model.source)}"})
+    if isinstance(recipe.model, OnnxModel):
+        files = {kind: getattr(recipe.model, kind) for kind in ("vision", "text")}
+        short = {kind: _last(path) for kind, path in files.items() if path and Path(path).is_absolute()}
+        changes["model"] = recipe.model.model_copy(update=short)
+    if recipe.gated and Path(recipe.policy).is_absolute():
+        changes["policy"] = _last(recipe.policy)
+    data = {
+        name: each.model_copy(update={"source": f"./{_last(each.source)}"})
+        for name, each in recipe.data.items()
+        if place(each.source) == "folder" and Path(each.source).is_absolute()
+    }
+    return recipe.model_copy(update={**changes, "data": {**recipe.data, **data}})
+
+
+def _last(path: str) -> str:
+    return Path(path).expanduser().resolve().name

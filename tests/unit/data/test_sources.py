@@ -72,7 +72,7 @@ def _write(root, rows):
 
 
 def _load(shelf, request=None, **options) -> Items:
-    return folder.load(Folder(path="shelf", captions="text", **options), request or Request(roots=(shelf,)))
+    return folder.load(Folder(path="shelf", captions="text", **options), request or Request("all", roots=(shelf,)))
 
 
 def test_a_folder(shelf):
@@ -91,7 +91,7 @@ def test_options_of_a_folder(shelf):
 
 
 def test_a_choice_is_seeded_and_in_order(shelf):
-    chosen = [_load(shelf, Request(items=3, seed=seed, roots=(shelf,))).ids for seed in (0, 0, 1, 2, 3)]
+    chosen = [_load(shelf, Request("all", items=3, seed=seed, roots=(shelf,))).ids for seed in (0, 0, 1, 2, 3)]
     assert chosen[0] == chosen[1]
     assert len(set(chosen)) > 1
     assert all(list(ids) == sorted(ids) for ids in chosen)
@@ -157,3 +157,13 @@ def test_a_recipe_names_its_data(shelf):
 def test_a_request_survives_the_way_to_a_child():
     request = Request("development", 5, None, 3, (Path("/tmp"),))
     assert Request.of(json.loads(json.dumps(request.data()))) == request
+
+
+def test_the_splits_of_a_folder_share_nothing_and_leave_nothing_out(shelf: Path) -> None:
+    parts = [_load(shelf, Request(split, roots=(shelf,))).ids for split in ("calibration", "development", "release")]
+    together = [name for part in parts for name in part]
+    assert sorted(together) == sorted(_load(shelf).ids)
+    assert folder.split_of("images/0.png") == folder.split_of("images/0.png")
+    shares = [folder.split_of(f"{at}.png") for at in range(2000)]
+    assert 150 < shares.count("calibration") < 250
+    assert 1100 < shares.count("release") < 1300
