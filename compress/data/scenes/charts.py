@@ -72,6 +72,9 @@ def _value(rng: np.random.Generator, split: str, colours: list[str], values: lis
         text = VALUE.format(colour, near[at])
         if text not in told and split_of("bar:" + text) == split:
             told.append(text)
+    if not told:  # a small split may hold no near value
+        others = [VALUE.format(colour, other) for other in range(10, 100) if other != value]
+        told = [text for text in others if split_of("bar:" + text) == split]
     return VALUE.format(colour, value), tuple(told[:5])
 
 
