@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import onnx
 
 from compress.models.treatment import Treatment
-
-ROLES: Final = ("patch_embed", "attn.qkv", "attn.out", "mlp.fc1", "mlp.fc2", "projection", "embedding")
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ def test_int4_clip_is_released(released: tuple[subprocess.CompletedProcess[str],
     assert compress("verify", str(artifact), cwd=output).returncode == 0
 
 
-@pytest.mark.xfail(reason="the embedded weights are interim; look_alike=1Il is undecided at 1,504 items", strict=False)
+@pytest.mark.xfail(reason="the embedded weights are interim; look_alike=1Il is undecided at 1,504 items", strict=True)
 def test_int4_clip_passes_the_release_policy(released: tuple[object, Path], tmp_path: Path) -> None:
     folder = released[1].parent
     ran = compress(

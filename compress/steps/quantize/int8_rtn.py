@@ -1,4 +1,8 @@
-"""`quantize.int8_rtn`: 8-bit weights, rounded to nearest in blocks; for what 4 bits would hurt."""
+"""`quantize.int8_rtn`: 8-bit weights, rounded to nearest in blocks; for what 4 bits would hurt.
+
+Meant for embedding tables. ONNX Runtime's 8-bit product of float inputs can be slower than float on a CPU, most of all
+at batch 1; `quantize.int8_static` is the fast one.
+"""
 
 from __future__ import annotations
 
