@@ -6,7 +6,7 @@ import pytest
 from compress.core import names
 from compress.models.families.family import Family
 from compress.models.sites import by_topology
-from compress.models.tower import ROLES
+from compress.recipe.selector import ROLES
 
 PACKAGE = "compress.models.families"
 FAMILIES = [name for name in names.available(PACKAGE) if name != "family"]

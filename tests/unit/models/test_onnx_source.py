@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from compress.core.errors import UsageError
 from compress.models.onnx_towers import load_onnx
 from compress.models.sites import by_topology
-from compress.models.tower import ROLES
+from compress.recipe.selector import ROLES
 from compress.steps.quantize import int4_rtn, int8_static
 from compress.steps.step import Context
 from compress.targets import onnxruntime_cpu
