@@ -12,7 +12,20 @@ import onnx
 from compress.core.errors import IntegrityError
 from compress.models.graph import messages
 
+ABOVE: Final = 1_800_000_000
+"""Bytes above which weights lie in a file of their own: protobuf cannot hold 2 GB."""
+
 _KEYS: Final = {"location", "offset", "length", "checksum"}
+
+
+def save(model: onnx.ModelProto, path: Path) -> None:
+    """Write a model; the same model gives the same bytes. Large weights go to `<file>_data` beside it."""
+    if model.ByteSize() < ABOVE:
+        path.write_bytes(model.SerializeToString(deterministic=True))
+        return
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)  # onnx.save takes the weights out of the model it is given
+    onnx.save(copied, str(path), save_as_external_data=True, location=f"{path.name}_data", size_threshold=1024)
 
 
 def check(model: onnx.ModelProto, path: Path) -> None:

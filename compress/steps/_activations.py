@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import helper
 
 from compress.core.errors import UsageError
+from compress.data import child
+from compress.data.child import Limits
+from compress.models.external_data import save
 from compress.models.tower import Site, Tower
+from compress.steps.observer import Observer
 from compress.steps.step import Context
-from compress.targets.graph.session import open_session, run
+
+Seen = TypeVar("Seen", bound=Observer)
 
 
-def watch(
-    tower: Tower, sites: Sequence[Site], context: Context, visit: Callable[[str, NDArray[np.float32]], None]
-) -> dict[str, str]:
-    """Run the calibration data; call `visit(value, array)` for every value that feeds a site, batch by batch.
+def watch(tower: Tower, sites: Sequence[Site], context: Context, observer: type[Seen]) -> dict[str, Seen]:
+    """Run the calibration data; returns the observer of what feeds each site, by the site's name.
 
-    Returns the name of the value that feeds each site. Values shared by several sites are visited once.
+    Sites that are fed by the same value share one observer, which saw every batch once.
     """
     if context.feeds is None:
         raise UsageError(
@@ -28,20 +33,40 @@ def watch(
         )
     feeding = {node.name: node.input[0] for node in tower.graph.graph.node}
     source = {site.name: feeding[site.node] for site in sites}
-    inputs = set(tower.inputs)
-    values = sorted(set(source.values()) - inputs)
-    session = open_session(with_outputs(tower.graph, values))
-    seen = 0
-    for batch in context.progress.track(context.feeds(tower.kind), f"calibrate {tower.kind}"):
-        feed = {name: batch[name] for name in tower.inputs}
-        for name, array in zip(values, run(session, values, feed) if values else [], strict=True):
-            visit(name, np.asarray(array, np.float32))
-        for name in inputs.intersection(source.values()):
-            visit(name, np.asarray(feed[name], np.float32))
-        seen += 1
-    if not seen:
+    values = sorted(set(source.values()))
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        feeds = _stored(tower, context, folder)
+        save(with_outputs(tower.graph, [value for value in values if value not in tower.inputs]), folder / "graph.onnx")
+        request = {
+            "graph": str(folder / "graph.onnx"),
+            "tower": tower.kind,
+            "inputs": list(tower.inputs),
+            "values": values,
+            "feeds": feeds,
+            "observer": f"{observer.__module__}:{observer.__qualname__}",
+            "out": made,
+        }
+        child.run("compress.steps.observer", request, Limits.of_machine(), context.progress, f"calibrate {tower.kind}")
+        seen = {value: _read(observer, folder / f"{at}.npz") for at, value in enumerate(values)}
+    return {name: seen[value] for name, value in source.items()}
+
+
+def _stored(tower: Tower, context: Context, folder: Path) -> list[str]:
+    """The batches of calibration inputs as files for the child."""
+    assert context.feeds is not None
+    paths = []
+    for at, batch in enumerate(context.progress.track(context.feeds(tower.kind), f"prepare {tower.kind} inputs")):
+        paths.append(str(folder / f"feed{at}.npz"))
+        np.savez(paths[-1], **{name: batch[name] for name in tower.inputs})  # type: ignore[arg-type]
+    if not paths:
         raise UsageError(f"there is no calibration data for the {tower.kind} tower", "data.calibration")
-    return source
+    return paths
+
+
+def _read(observer: type[Seen], path: Path) -> Seen:
+    with np.load(path, allow_pickle=False) as state:
+        return observer.restored(dict(state))
 
 
 def with_outputs(graph: onnx.ModelProto, values: Sequence[str]) -> onnx.ModelProto:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -10,15 +9,13 @@ from typing import Any, Final
 import onnx
 
 from compress.data import runtime
+from compress.models.external_data import save
 from compress.models.tower import Encoder, Tower
 from compress.models.treatment import BlockWeights, StaticInt8
-from compress.targets.graph import census
+from compress.targets.graph import census, kernels
 from compress.targets.graph.emitter import emit
-from compress.targets.graph.session import optimized
 
 NAME: Final = "onnxruntime-cpu"
-EXTERNAL_ABOVE: Final = 1_800_000_000
-"""Bytes above which weights lie in a file of their own: protobuf cannot hold 2 GB."""
 
 
 def export(encoder: Encoder, folder: Path) -> dict[str, Path]:
@@ -40,16 +37,6 @@ def files_of(encoder: Encoder, folder: Path) -> dict[str, Path]:
 def _write(tower: Tower, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     save(emit(tower), path)
-
-
-def save(model: onnx.ModelProto, path: Path) -> None:
-    """Write a model; the same model gives the same bytes. Large weights go to `<file>_data` beside it."""
-    if model.ByteSize() < EXTERNAL_ABOVE:
-        path.write_bytes(model.SerializeToString(deterministic=True))
-        return
-    copied = onnx.ModelProto()
-    copied.CopyFrom(model)  # onnx.save takes the weights out of the model it is given
-    onnx.save(copied, str(path), save_as_external_data=True, location=f"{path.name}_data", size_threshold=1024)
 
 
 def suffix(tower: Tower) -> str:
@@ -94,9 +81,7 @@ def counts(encoder: Encoder, files: Mapping[str, Path]) -> dict[str, tuple[dict[
         found = census.found(onnx.load(path), tower)
         integers = sum(isinstance(each, StaticInt8) for each in tower.treatments.values())
         if integers:
-            with tempfile.TemporaryDirectory() as scratch:
-                ran = census.kernels(optimized(path, Path(scratch)))
             planned["integer kernels"] = str(integers)
-            found["integer kernels"] = str(ran.get("MatMulIntegerToFloat", 0))
+            found["integer kernels"] = str(kernels.chosen(path).get("MatMulIntegerToFloat", 0))
         made[kind] = (planned, found)
     return made

@@ -105,8 +105,8 @@ def draw_text(
     top, bottom = float(y), float(y + ascent + descent)
     boxes = [((a, top), (b, top), (b, bottom), (a, bottom)) for a, b in itertools.pairwise(edges)]
     return tuple(
-        Mark("char", char, tuple(turned(corner, middle, angle) for corner in box))
-        for char, box in zip(text, boxes, strict=True)
+        Mark("char", char, tuple(turned(corner, middle, angle) for corner in box), place)
+        for place, (char, box) in enumerate(zip(text, boxes, strict=True), 1)
     )
 
 

@@ -26,36 +26,54 @@ def render(rng: np.random.Generator, split: str, index: int) -> Scene:  # noqa: 
     pitch = sum(used.getmetrics()) + int(rng.integers(0, 4))
     mask = Image.new("L", (SIZE, SIZE))
     pen = ImageDraw.Draw(mask)
-    boxes: list[tuple[str, float, float, float, float]] = []
+    boxes: list[tuple[str, int, float, float, float, float]] = []
     y = int(rng.integers(-2, 5))
     while y < SIZE - face[1]:
-        x, text = int(rng.integers(-2, 6)), _line(rng, split, face)
-        pen.text((x, y), text, font=used, fill=255)
-        edges = [x + used.getlength(text[:end]) for end in range(len(text) + 1)]
-        spans = zip(text, edges, edges[1:], strict=False)
-        boxes += [(char, a, float(y), b, float(y + pitch)) for char, a, b in spans if char != " " and a < SIZE]
+        x, words = int(rng.integers(-2, 6)), _line(rng, split, face)
+        pen.text((x, y), " ".join(words), font=used, fill=255)
+        left = float(x)
+        for word in words:
+            edges = _edges(word, face)
+            spans = zip(word, edges, edges[1:], strict=False)
+            boxes += [
+                (char, place, left + a, float(y), left + b, float(y + pitch))
+                for place, (char, a, b) in enumerate(spans, 1)
+                if left + a < SIZE
+            ]
+            left += edges[-1] + _edges(" ", face)[-1]
         y += pitch
     middle = (SIZE / 2, SIZE / 2)
     if angle:
         mask = mask.rotate(angle, Image.Resampling.BICUBIC, center=middle)
     canvas.paint(image, mask, fore)
-    marks = tuple(
-        Mark("char", char, tuple(canvas.turned(corner, middle, angle) for corner in ((a, t), (b, t), (b, c), (a, c))))
-        for char, a, t, b, c in boxes
-    )
-    return Scene(canvas.wear(rng, canvas.finish(image)), CAPTION, (), {}, marks)
+    marks = []
+    for char, place, a, t, b, c in boxes:
+        corners = ((a, t), (b, t), (b, c), (a, c))
+        turned = tuple(canvas.turned(corner, middle, angle) for corner in corners) if angle else corners
+        marks.append(Mark("char", char, turned, place))
+    return Scene(canvas.wear(rng, canvas.finish(image)), CAPTION, (), {}, tuple(marks))
 
 
-def _line(rng: np.random.Generator, split: str, face: tuple[str, int]) -> str:
-    pool = _words(split)
-    text = ""
-    while canvas.text_width(text, *face) < SIZE:
-        text += " ".join(pool[at] for at in rng.integers(len(pool), size=4)) + " "
-    return text.rstrip()
+def _line(rng: np.random.Generator, split: str, face: tuple[str, int]) -> list[str]:
+    pool, space = _words(split), _edges(" ", face)[-1]
+    words: list[str] = []
+    wide = 0.0
+    while wide < SIZE:
+        for at in rng.integers(len(pool), size=4):
+            words.append(pool[at])
+            wide += _edges(pool[at], face)[-1] + space
+    return words
+
+
+@cache
+def _edges(word: str, face: tuple[str, int]) -> tuple[float, ...]:
+    """Where each character of a word starts and the last one ends, from the start of the word, in pixels."""
+    used = canvas.font(*face)
+    return tuple(float(used.getlength(word[:end])) for end in range(len(word) + 1))
 
 
 @cache
 def _words(split: str) -> tuple[str, ...]:
-    """Codes of the split to fill pages with: drawn once, because drawing them is slower than printing them."""
+    """Codes of the split to fill pages with: drawn once: drawing and measuring them costs more than printing."""
     rng = stream("words", split, 0, 0)
-    return tuple(sample_code(rng, split, int(rng.integers(1, 5))) for _ in range(1 << 13))
+    return tuple(sample_code(rng, split, int(rng.integers(1, 5))) for _ in range(1 << 11))

@@ -19,11 +19,15 @@ _SHARES: Final = (45, 50, 75, 100)
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """One thing that was drawn: what it is and the quadrilateral it covers, (x, y) corners in order."""
+    """One thing that was drawn: what it is, the quadrilateral it covers, (x, y) corners in order, its place in a word.
+
+    The first character of a word has place 1; what is no part of a word has place 0.
+    """
 
     kind: str
     label: str
     corners: tuple[tuple[float, float], ...]
+    place: int = 0
 
 
 @dataclass(frozen=True, slots=True)

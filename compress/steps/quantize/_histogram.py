@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -34,6 +35,17 @@ class Histogram:
             self.counts = np.concatenate([merged, np.zeros(BINS // 2)])
             self.top *= 2
         self.counts += np.histogram(magnitudes, BINS, (0.0, self.top))[0]
+
+    def state(self) -> dict[str, NDArray[np.float64]]:
+        """The counts, and the top of the last bin with the largest value."""
+        return {"counts": self.counts, "range": np.array([self.top, self.largest])}
+
+    @classmethod
+    def restored(cls, state: Mapping[str, NDArray[np.float64]]) -> Histogram:
+        """The histogram that had this state."""
+        made = cls()
+        made.counts, (made.top, made.largest) = state["counts"], map(float, state["range"])
+        return made
 
     def percentile(self, percent: float) -> float:
         """The magnitude below which `percent` of the values lie, at most the largest one seen."""

@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from compress.core.errors import UsageError
@@ -54,18 +52,10 @@ def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
 
 
 def _quantize(tower: Tower, sites: list[Site], spec: Spec, context: Context) -> list[SiteReport]:
-    histograms: dict[str, Histogram] = defaultdict(Histogram)
-
-    def count(value: str, array: NDArray[np.float32]) -> None:
-        try:
-            histograms[value].add(array)
-        except ValueError as error:
-            raise UsageError(f"{error}: the float model itself is broken", f"{tower.kind} tower, {value}") from error
-
-    source = watch(tower, sites, context, count)
+    histograms = watch(tower, sites, context, Histogram)
     rows = []
     for site in sites:
-        histogram = histograms[source[site.name]]
+        histogram = histograms[site.name]
         clip = histogram.percentile(spec.percentile) if spec.range == "percentile" else histogram.least_error(LEVELS)
         weight = weight_matrix(tower, site)
         codes, scales = int8_per_channel(weight)

@@ -55,11 +55,6 @@ def found(model: onnx.ModelProto, tower: Tower) -> dict[str, str]:
     return {name: str(count) for name, count in sorted(counts.items())}
 
 
-def kernels(optimized: onnx.ModelProto) -> Mapping[str, int]:
-    """Operators of a graph that a runtime has optimized and written out."""
-    return Counter(node.op_type for node in optimized.graph.node)
-
-
 def parts(model: onnx.ModelProto) -> dict[str, int]:
     """Bytes of a file by what they are for: integer weights, scales, float weights, and the graph itself."""
     scales = {

@@ -10,6 +10,7 @@ import tiny_towers
 from onnx import TensorProto, helper
 
 from compress.core.errors import UsageError
+from compress.models import external_data
 from compress.models.onnx_towers import load_onnx
 from compress.models.sites import by_topology
 from compress.recipe.selector import ROLES
@@ -70,9 +71,9 @@ def test_an_opset_that_is_too_old(tmp_path):
 
 
 def test_weights_beside_the_file_or_in_it_give_the_same_tower(tmp_path, monkeypatch):
-    """`onnxruntime_cpu.save` writes them beside it above 2 GB."""
-    monkeypatch.setattr(onnxruntime_cpu, "EXTERNAL_ABOVE", 1000)
-    onnxruntime_cpu.save(tiny_towers.vision(), tmp_path / "large.onnx")
+    """`external_data.save` writes them beside it above 2 GB."""
+    monkeypatch.setattr(external_data, "ABOVE", 1000)
+    external_data.save(tiny_towers.vision(), tmp_path / "large.onnx")
     files = [tiny_towers.write(tmp_path)["vision"], tmp_path / "large.onnx"]
     plain, read = (load_onnx({"vision": file}, {}).towers["vision"].graph for file in files)
     assert read.SerializeToString(deterministic=True) == plain.SerializeToString(deterministic=True)

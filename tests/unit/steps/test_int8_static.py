@@ -4,24 +4,58 @@ import numpy as np
 import pytest
 import tiny_towers
 
-from compress.core.errors import UsageError
-from compress.steps._activations import watch
+from compress.core.errors import CompressError, ResourceExhausted, UsageError
+from compress.steps._activations import watch, with_outputs
+from compress.steps.quantize._histogram import Histogram
 from compress.steps.quantize.int8_static import Spec, apply
 from compress.steps.step import Context
+from compress.targets.graph.session import open_session, run
 
 CONTEXT = Context(tiny_towers.feeds)
 
 
 def test_every_value_is_seen_once_a_batch(tiny_encoder):
     tower = tiny_encoder.towers["vision"]
-    seen = {}
-    source = watch(tower, tower.sites, CONTEXT, lambda name, array: seen.setdefault(name, []).append(array))
-    by_role = {site.role: source[site.name] for site in tower.sites}
-    assert by_role["patch_embed"] == "pixel_values"
-    assert {name: len(arrays) for name, arrays in seen.items()} == dict.fromkeys(set(source.values()), 2)
-    np.testing.assert_array_equal(seen["pixel_values"][1], list(tiny_towers.feeds("vision"))[1]["pixel_values"])
-    assert len({source[site.name] for site in tower.sites if site.role == "attn.qkv"}) == 1
-    assert seen[by_role["mlp.fc2"]][0].shape == (3, 4, tiny_towers.INNER)
+    seen = watch(tower, tower.sites, CONTEXT, Histogram)
+    feeding = {node.name: node.input[0] for node in tower.graph.graph.node}
+    values = {site.name: feeding[site.node] for site in tower.sites}
+    asked = sorted(set(values.values()) - {"pixel_values"})
+    session = open_session(with_outputs(tower.graph, asked))
+    expected = {value: Histogram() for value in values.values()}
+    for feed in tiny_towers.feeds("vision"):
+        expected["pixel_values"].add(feed["pixel_values"])
+        for value, array in zip(asked, run(session, asked, feed), strict=True):
+            expected[value].add(array)
+    assert seen.keys() == {site.name for site in tower.sites}
+    for name, value in values.items():
+        assert seen[name].largest == expected[value].largest > 0
+        assert seen[name].top == expected[value].top
+        np.testing.assert_array_equal(seen[name].counts, expected[value].counts)
+    assert len({id(seen[site.name]) for site in tower.sites if site.role == "attn.qkv"}) == 1
+    items = sum(len(feed["pixel_values"]) for feed in tiny_towers.feeds("vision"))
+    fc2 = next(site.name for site in tower.sites if site.role == "mlp.fc2")
+    assert seen[fc2].counts.sum() == items * 4 * tiny_towers.INNER
+
+
+@pytest.mark.parametrize(
+    ("dies", "error", "match"),
+    [
+        ("os._exit(3)", CompressError, "ended with 3"),
+        ("os.kill(os.getpid(), 9)", ResourceExhausted, "ran out of memory"),
+        ("raise ValueError('no numbers')", UsageError, "no numbers: the float model itself is broken"),
+    ],
+)
+def test_what_breaks_while_calibrating_breaks_the_child_alone(tiny_encoder, tmp_path, monkeypatch, dies, error, match):
+    (tmp_path / "dying_observer.py").write_text(
+        f"import os\n\nclass Dying:\n    def add(self, values):\n        {dies}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    from dying_observer import Dying
+
+    tower = tiny_encoder.towers["vision"]
+    with pytest.raises(error, match=match):
+        watch(tower, tower.sites, CONTEXT, Dying)
 
 
 def test_the_clip_range_of_the_pixels_is_their_percentile(tiny_encoder):
