@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from compress.artifact import manifest
 from compress.core.errors import UsageError
@@ -11,8 +13,10 @@ from compress.models.loading import load as load_named
 from compress.models.onnx_towers import load_onnx
 from compress.models.tower import Encoder
 from compress.recipe.load import locate
-from compress.recipe.sources import ModelSource, OnnxModel
+from compress.recipe.sources import ModelSource, OnnxModel, TokenizerText
 from compress.targets import onnxruntime_cpu
+
+_TOKENIZER: Final = "tokenizer.json"
 
 
 def load(source: ModelSource, recipe: Path, offline: bool, roots: tuple[Path, ...] = ()) -> Encoder:
@@ -24,12 +28,32 @@ def load(source: ModelSource, recipe: Path, offline: bool, roots: tuple[Path, ..
     if len(files) < len(named):
         raise UsageError("both towers are needed: the gates compare images with texts", "model", "name vision and text")
     preprocess = {"kind": "plain", **source.preprocess.model_dump(mode="json", exclude_none=True)}
-    return load_onnx(files, preprocess, source.logit_scale, source.normalize)
+    encoder = load_onnx(files, preprocess, source.logit_scale, source.normalize)
+    if not isinstance(source.preprocess.text, TokenizerText):
+        return encoder
+    told = {**preprocess["text"], "tokenizer": _TOKENIZER}
+    files_ = {_TOKENIZER: _tokenizer(_found(source.preprocess.text.tokenizer, recipe, roots))}
+    return replace(encoder, files=files_, preprocess={**preprocess, "text": told})
 
 
 def _found(written: str, recipe: Path, roots: tuple[Path, ...]) -> Path:
     places = [locate(written, recipe), *(root / written for root in roots)]
-    return next((path for path in places if path.is_file()), places[0])
+    return next((path for path in places if path.exists()), places[0])
+
+
+def _tokenizer(path: Path) -> bytes:
+    """The content of a tokenizer file. Raises UsageError where there is none or it is none."""
+    from tokenizers import Tokenizer
+
+    file = path / _TOKENIZER if path.is_dir() else path
+    try:
+        content = file.read_bytes()
+        Tokenizer.from_buffer(content)
+    except OSError as error:
+        raise UsageError(f"cannot be read: {error.strerror}", str(file), "model.preprocess.text.tokenizer") from None
+    except Exception as error:  # tokenizers raises plain Exception
+        raise UsageError(f"is no tokenizer file: {error}", str(file), "model.preprocess.text.tokenizer") from error
+    return content
 
 
 def write_reference(encoder: Encoder, cache: Path) -> Path:

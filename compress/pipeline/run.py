@@ -19,7 +19,7 @@ from compress.pipeline.measurement import measure
 from compress.pipeline.options import Options
 from compress.recipe.load import dump
 from compress.recipe.schema import Recipe
-from compress.recipe.sources import NamedModel, OnnxModel, place
+from compress.recipe.sources import NamedModel, OnnxModel, TokenizerText, place
 from compress.report.document import Document
 from compress.steps.step import Context, StepReport
 
@@ -97,7 +97,13 @@ def portable(recipe: Recipe) -> Recipe:
         changes["model"] = recipe.model.model_copy(update={"source": f"./{_last(recipe.model.source)}"})
     if isinstance(recipe.model, OnnxModel):
         files = {kind: getattr(recipe.model, kind) for kind in ("vision", "text")}
-        short = {kind: _last(path) for kind, path in files.items() if path and Path(path).is_absolute()}
+        short: dict[str, object] = {
+            kind: _last(path) for kind, path in files.items() if path and Path(path).is_absolute()
+        }
+        text = recipe.model.preprocess.text
+        if isinstance(text, TokenizerText) and Path(text.tokenizer).is_absolute():
+            text = text.model_copy(update={"tokenizer": _last(text.tokenizer)})
+            short["preprocess"] = recipe.model.preprocess.model_copy(update={"text": text})
         changes["model"] = recipe.model.model_copy(update=short)
     if recipe.gated and Path(recipe.policy).is_absolute():
         changes["policy"] = _last(recipe.policy)

@@ -16,6 +16,7 @@ Channels = tuple[float, float, float]
 Place = Literal["bundled", "folder", "hub"]
 BUNDLED = ("pocket-clip", "scenes")
 
+_COMMIT = re.compile("[0-9a-f]{40}")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -50,8 +51,9 @@ class ByteText(Strict):
 class TokenizerText(Strict):
     """Text through a tokenizer that is there as a file."""
 
-    tokenizer: Text = Field(description="A tokenizer.json or a folder that holds one.")
+    tokenizer: Text = Field(description="Path of a tokenizer.json, or of a folder that holds one.")
     length: PositiveInt = Field(description="Number of tokens.")
+    pad: int = Field(0, ge=0, description="Token that fills up to the length.")
 
 
 def _text_input(value: Any) -> str:
@@ -136,7 +138,7 @@ class DataSource(Strict):
 
     source: Text = Field(description="scenes, a folder (./path), or a hub id, which needs a revision.")
     revision: Revision | None = Field(
-        None, validate_default=True, description="Commit (40 hex digits) or tag; a hub id needs one."
+        None, validate_default=True, description="Commit, 40 hex digits; a hub id needs one."
     )
     split: Text | None = Field(None, description="Which part of the data set.")
     samples: PositiveInt | None = Field(None, description="How many items; all of them if not given.")
@@ -153,7 +155,10 @@ class DataSource(Strict):
         source = info.data.get("source")
         if revision is None and source is not None and place(source) == "hub":
             raise ValueError(f"is required for the hub id {shown(source)} (write './{source}' if it is a folder)")
-        return _only_of_hub(revision, info)
+        _only_of_hub(revision, info)
+        if revision is not None and not _COMMIT.fullmatch(revision):
+            raise ValueError(f"must be a commit, 40 hex digits, not {shown(revision)}: tags and branches can move")
+        return revision
 
 
 def _only_of_hub(revision: str | None, info: ValidationInfo) -> str | None:

@@ -116,6 +116,8 @@ ONNX = "{source: onnx, vision: v.onnx, preprocess: {image: {size: [256, 128]}}}"
          "(write './owner/set' if it is a folder)"),
         ("source: scenes", "source: ./photos, revision: main", "5:35 data.calibration.revision: only a hub id has a "
          "revision, and './photos' is none"),
+        ("source: scenes", "source: owner/set, revision: v1.0", "5:36 data.calibration.revision: must be a commit, "
+         "40 hex digits, not 'v1.0': tags and branches can move"),
         ("block: 64", "bits: 5", "7:27 steps[0].bits: must be 4 or 8, not 5"),
         ("towers: [text]", "towers: []", "7:38 steps[0].towers: must have at least 1 entry, not 0"),
         ("towers: [text]", "towers: [txt]", "7:47 steps[0].towers[0]: must be 'vision' or 'text', not 'txt' "
@@ -277,8 +279,9 @@ models = st.one_of(
         )),
     ),
 )  # fmt: skip
+commits = st.text("0123456789abcdef", min_size=40, max_size=40)
 sources = st.builds(
-    DataSource, source=st.just("owner/set"), revision=texts, split=st.none() | texts, samples=st.none() | counts,
+    DataSource, source=st.just("owner/set"), revision=commits, split=st.none() | texts, samples=st.none() | counts,
     kind=st.none() | names, columns=st.none() | st.builds(Columns, image=texts, label=st.none() | texts),
 )  # fmt: skip
 recipes = st.builds(
