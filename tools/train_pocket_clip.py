@@ -34,6 +34,7 @@ CELLS = 16  # dense labels stand on a 16 x 16 grid: four cells a patch, so that 
 MEAN = STD = 0.5
 COLOURS, FORMS = tuple(shapes.HUES), (*shapes.SHAPES, "bar")
 MIXTURE = (("reading", 0.66), ("relations", 0.12), ("shapes", 0.06), ("pins", 0.08), ("charts", 0.08))
+FEWER_SMALL = 0.6  # of the codes at 6 to 8 px, which teach least, give way to larger ones after the curriculum
 MAX_CODE = 4
 CENTRES = np.stack(np.meshgrid(*[(np.arange(CELLS, dtype=np.float32) + 0.5) * SIZE / CELLS] * 2)).reshape(2, -1)
 
@@ -135,7 +136,10 @@ def training_scene(rng: np.random.Generator, settings: Settings, index: int) -> 
     hard = (index / (settings.steps * settings.batch) - start) / (end - start)
     if rng.random() > np.clip(hard, 0, 0.97):
         return kind, easy_reading(rng)
-    return kind, reading.render(rng, "train", int(rng.integers(1 << 20)))
+    turn = int(rng.integers(1 << 20))
+    if hard >= 1 and turn % len(reading.SIZES) == 0 and rng.random() < FEWER_SMALL:
+        turn += int(rng.integers(1, len(reading.SIZES)))
+    return kind, reading.render(rng, "train", turn)
 
 
 def dense_labels(scene: Scene) -> NDArray[np.int64]:

@@ -12,7 +12,7 @@ import click
 
 from compress import __version__
 from compress.core import names
-from compress.core.errors import CompressError
+from compress.core.errors import CompressError, disk_full
 
 _COMMANDS = "compress.cli.commands"
 
@@ -68,8 +68,9 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except OSError as error:
-        full = error.errno in _OUT_OF_ROOM
-        code = _told(f"{error.strerror}: {error.filename}; make room, then run again", 7) if full else _bug()
+        where = f": {error.filename}" if error.filename else ""
+        full = f"{error.strerror or error}{where}; make room, then run again"
+        code = _told(full, 7) if disk_full(error) else _bug()
     except Exception:
         code = _bug()
     return code
@@ -78,9 +79,6 @@ def main(argv: list[str] | None = None) -> int:
 def _told(line: str, code: int) -> int:
     click.echo(f"compress: {line}", err=True)
     return code
-
-
-_OUT_OF_ROOM = {28, 27, 122}  # ENOSPC, EFBIG, EDQUOT
 
 
 class _Terminated(BaseException):

@@ -13,6 +13,7 @@ CompressError                1  a bug
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -95,3 +96,12 @@ class ConflictError(CompressError):
     """Another run holds the lock, or the name is taken by a different artifact."""
 
     exit_code = 8
+
+
+_NO_ROOM = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+
+
+def disk_full(error: BaseException) -> bool:
+    """Whether an error means that a file could not be written for want of room."""
+    short = "requested and" in str(error) and "written" in str(error)  # numpy tells of it without a number
+    return isinstance(error, OSError) and (error.errno in _NO_ROOM or short)

@@ -190,8 +190,7 @@ def serve(work: Callable[[Data, Channel], Data]) -> int:
     try:
         channel.send({"result": work(asked["request"], channel)})
     except Exception as error:
-        if out_of_memory(error):
-            error = ResourceExhausted(f"memory ran out: {error}", hint="free some, or use a smaller batch")
+        error = exhausted(error) or error
         if not isinstance(error, CompressError):
             traceback.print_exc()
             return 1
@@ -199,6 +198,15 @@ def serve(work: Callable[[Data, Channel], Data]) -> int:
         channel.send({"error": told})
         return error.exit_code
     return 0
+
+
+def exhausted(error: Exception) -> ResourceExhausted | None:
+    """What ran out, where an error means that something did."""
+    if out_of_memory(error):
+        return ResourceExhausted(f"memory ran out: {error}", hint="free some, or use a smaller batch")
+    if errors.disk_full(error):
+        return ResourceExhausted(f"the disk is full: {error}", hint="make room, then run again")
+    return None
 
 
 def out_of_memory(error: Exception) -> bool:

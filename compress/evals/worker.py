@@ -48,7 +48,7 @@ def _job(encoder: Encoder, job: Data, request: Data, channel: Channel) -> Data:
             if made.shape[1]:
                 alone.append(batch_cosine(encode, items[:_ALONE]))
     except Exception as error:  # one task that breaks must not take the others with it; it is told and blocks
-        if isinstance(error, CompressError) or child.out_of_memory(error):
+        if isinstance(error, CompressError) or child.exhausted(error):
             raise
         return {"error": f"{type(error).__name__}: {error}"}
     return {"seconds": time.perf_counter() - started, "batch_cosine": min(alone)}
