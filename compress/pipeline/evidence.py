@@ -35,7 +35,10 @@ PACKAGES: Final = ("numpy", "onnx", "onnxruntime", "torch", "transformers", "pil
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What is known at the end of a run. `verdict` and `measured` are None where no policy decides."""
+    """What is known at the end of a run. `verdict` and `measured` are None where no policy decides.
+
+    `attempts` says how many candidates the policy has judged on each split (see ledger.py).
+    """
 
     recipe: Recipe
     encoder: Encoder
@@ -43,6 +46,7 @@ class Run:
     steps: Sequence[StepReport]
     verdict: Verdict | None
     measured: Measured | None
+    attempts: Sequence[Mapping[str, Any]] = ()
 
 
 def write(staging: Staging, run: Run, digest: str) -> Document:
@@ -86,7 +90,7 @@ def gate_report(run: Run, folder: Path, digest: str) -> dict[str, Any]:
         "sizes": list(sizes(run.reference, folder)),
         "latency": measured.latency.data()["rows"] if measured and measured.latency else [],
         "environment": environment(),
-        "attempts": None,
+        "attempts": list(run.attempts),
     }
 
 

@@ -1,4 +1,4 @@
-"""Any folder that runs, measured against any other and judged by a policy. Nothing is settled, nothing is written."""
+"""Any folder that runs, measured against any other and judged by a policy. Nothing is settled; the ledger counts it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from compress.artifact import manifest
 from compress.gates.decision import decide
 from compress.gates.policy import Policy
-from compress.pipeline import evidence
+from compress.pipeline import evidence, ledger
 from compress.pipeline.measurement import measure
 from compress.pipeline.options import Options
 
@@ -35,4 +35,5 @@ def judge(policy: Policy, reference: Path, candidate: Path, seed: int, options: 
         "sizes": list(evidence.sizes(reference, candidate)),
         "latency": measured.latency.data()["rows"] if measured.latency else [],
         "environment": evidence.environment(),
+        "attempts": ledger.record(options.output, policy, verdict, candidate.resolve().name),
     }

@@ -12,7 +12,7 @@ from compress.core.errors import UsageError
 from compress.gates.decision import decide
 from compress.gates.policy import find_policy, load_policy
 from compress.models.tower import Encoder
-from compress.pipeline import checkpoint, evidence, model
+from compress.pipeline import checkpoint, evidence, ledger, model
 from compress.pipeline.calibration import Calibration
 from compress.pipeline.checkpoint import Checkpoint
 from compress.pipeline.measurement import measure
@@ -48,7 +48,8 @@ def run(recipe: Recipe, file: Path, options: Options) -> Result:
         digest = staging.scan().subject
         measured = measure(policy, encoder, (reference, staging.folder), recipe.seed, options) if policy else None
         verdict = decide(policy, measured.metrics, digest) if policy and measured else None
-        done = evidence.Run(told, encoder, reference, steps, verdict, measured)
+        attempts = ledger.record(options.output, policy, verdict, recipe.name) if policy and verdict else ()
+        done = evidence.Run(told, encoder, reference, steps, verdict, measured, attempts)
         report = evidence.write(staging, done, digest)
         settled = staging.settle(verdict.status if verdict else "ungated", options.replace)
         checkpoint.discard(checkpoint.place(options.output, recipe.name))

@@ -158,6 +158,13 @@ class Environment(_Part):
     packages: Mapping[Text, Text | None] = {}
 
 
+class Attempts(_Part):
+    """How many different candidates the policy has judged on a split so far, this one included."""
+
+    split: Text
+    candidates: int
+
+
 class Document(_Part):
     """A whole gate report. `reason` says why there was no policy, where there was none."""
 
@@ -177,7 +184,7 @@ class Document(_Part):
     sizes: tuple[FileSize, ...] = ()
     latency: tuple[Latency, ...] = ()
     environment: Environment = Environment()
-    attempts: Any = None
+    attempts: tuple[Attempts, ...] | None = None
 
     @model_validator(mode="after")
     def _passed_means_passed(self) -> Document:

@@ -223,6 +223,9 @@ def test_export_then_gate(once, tiny, tmp_path, capsys):
     assert [path for path in after if "cache" not in path.parts] == [
         path for path in before if "cache" not in path.parts
     ]
+    judged = [json.loads(line)["policy"] for line in (output / "ledger.jsonl").read_text().splitlines()]
+    assert judged == ["export_parity", "near", "export_parity"]
+    assert report["attempts"] == [{"split": "release", "candidates": 1}]
 
 
 @pytest.mark.parametrize(
