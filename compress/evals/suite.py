@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
 from compress.core.errors import EnvironmentFailure, IntegrityError, ResourceExhausted, UsageError
+from compress.data.fingerprint import Fingerprints, matches, of_images
 from compress.data.items import Request
 from compress.evals import task as tasks
 from compress.evals.encode import How, Job, encode
-from compress.evals.task import Embeddings, Measured
+from compress.evals.task import Embeddings, Measured, TaskData
 from compress.gates.outcomes import Measurement, Measurements, Unmeasured
 
 T = TypeVar("T")
@@ -54,13 +55,15 @@ class Declared(Protocol):
 class Options:
     """Where data are looked for, further folders of task files, the seed of choices, and how to encode.
 
-    `how.cache` keeps the reference's embeddings only; a candidate is always encoded anew.
+    `how.cache` keeps the reference's embeddings only; a candidate is always encoded anew. `seen` are the images that
+    the candidate was made with, or why nobody knows: a task that holds one of them is not measured.
     """
 
     roots: tuple[Path, ...] = (Path(),)
     task_folders: tuple[Path, ...] = ()
     seed: int = 0
     how: How = field(default_factory=How)
+    seen: Fingerprints | Unmeasured = field(default_factory=lambda: of_images((), ()))
 
 
 def measure(policy: Declared, reference: Path, candidate: Path, options: Options) -> Measurements:
@@ -82,19 +85,31 @@ def measure(policy: Declared, reference: Path, candidate: Path, options: Options
     return made
 
 
-def _loader(task: tasks.Task, asked: Asked, options: Options) -> Callable[[], Job]:
+def _loader(task: tasks.Task, asked: Asked, options: Options) -> Callable[[], Job | Unmeasured]:
     request = Request(
         asked.split, asked.items, asked.items_per_slice, options.seed, options.roots, options.how.progress
     )
 
-    def load() -> Job:
+    def load() -> Job | Unmeasured:
         data = task.load(request)
+        if reason := _known(data, options.seen):
+            return Unmeasured(reason)
         return Job(task, request, replace(data, images=()))  # the child has its own; these may be a gigabyte
 
     return load
 
 
-def _guarded(work: Callable[[], T]) -> T | Unmeasured:
+def _known(data: TaskData, seen: Fingerprints | Unmeasured) -> str:
+    """Why the items cannot be held against a model that was made with what was seen, or an empty string."""
+    if isinstance(seen, Unmeasured):
+        return seen.reason
+    if not seen.ids or not (same := matches(seen, of_images(data.ids, data.images))):
+        return ""
+    first = same[0]
+    return f"{len(same)} of {len(data.ids)} items were seen by a step: {first.right} is {first.left}"
+
+
+def _guarded(work: Callable[[], T | Unmeasured]) -> T | Unmeasured:
     """The result, or why there is none; errors that somebody else has to act on pass through."""
     try:
         return work()

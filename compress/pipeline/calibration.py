@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from compress.core.errors import UsageError
 from compress.core.progress import Progress
-from compress.data import runtime, source
+from compress.data import runtime
 from compress.data.items import Items
 from compress.data.preprocess import open_preprocess
+from compress.pipeline.provenance import items
 from compress.recipe.sources import DataSource
 from compress.steps.step import Feeds
 
 BATCH = 16
-SAMPLES = 256
 
 
 @dataclass
@@ -41,8 +41,7 @@ class Calibration:
     @cached_property
     def items(self) -> Items:
         """Images and captions."""
-        spec = self.spec.model_copy(update={"samples": self.spec.samples or SAMPLES})
-        return source.load_named(spec, self.roots, self.progress)
+        return items(self.spec, self.roots, self.progress)
 
     def _batches(self, kind: str) -> Iterator[Mapping[str, NDArray[np.generic]]]:
         shipped = runtime.read(self.folder)

@@ -10,8 +10,9 @@ from compress.artifact import manifest
 from compress.gates.decision import decide
 from compress.gates.policy import Policy
 from compress.pipeline import evidence, ledger
-from compress.pipeline.measurement import measure
+from compress.pipeline.measurement import Subject, measure
 from compress.pipeline.options import Options
+from compress.pipeline.provenance import seen_by
 
 
 def judge(policy: Policy, reference: Path, candidate: Path, seed: int, options: Options) -> dict[str, Any]:
@@ -20,7 +21,8 @@ def judge(policy: Policy, reference: Path, candidate: Path, seed: int, options: 
     A gate on such a fact (census, export) is inconclusive.
     """
     digest = manifest.scan(candidate, candidate.name).subject
-    measured = measure(policy, None, (reference, candidate), seed, options)
+    seen = seen_by(candidate, options.data_roots, options.progress)
+    measured = measure(policy, Subject(reference, candidate, None, seen), seed, options)
     verdict = decide(policy, measured.metrics, digest)
     return {
         "version": 1,

@@ -9,6 +9,7 @@ from pathlib import Path
 from compress.bench import latency
 from compress.core.errors import CompressError
 from compress.core.score import Score
+from compress.data.fingerprint import Fingerprints
 from compress.evals import suite
 from compress.evals.encode import How
 from compress.gates.outcomes import Census, Measurement, Unmeasured
@@ -26,24 +27,34 @@ class Measured:
     latency: latency.Latency | None
 
 
-def measure(
-    policy: Policy, encoder: Encoder | None, folders: tuple[Path, Path], seed: int, options: Options
-) -> Measured:
-    """Measure a folder against its reference (`folders`: reference, candidate).
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A folder and the reference it is measured against, what it was written from, and the images its maker used.
 
-    `encoder` is what the candidate was written from; without it nobody knows what was planned, and census and export
-    are left out.
+    Without the encoder nobody knows what was planned, and census and export are left out.
     """
-    reference, staged = folders
+
+    reference: Path
+    candidate: Path
+    encoder: Encoder | None
+    seen: Fingerprints | Unmeasured
+
+
+def measure(policy: Policy, subject: Subject, seed: int, options: Options) -> Measured:
+    """Measure everything that the policy declares."""
+    reference, staged, encoder = subject.reference, subject.candidate, subject.encoder
     how = How(cache=options.cache / "embeddings", progress=options.progress)
-    tasks = suite.measure(policy, reference, staged, suite.Options(roots=options.data_roots, seed=seed, how=how))
-    wanted = [gate.metric for gate in policy.gates if gate.metric.split(".")[0] in {"latency", "memory"}]
-    timed = _latency(reference, staged, options) if wanted else Unmeasured("no gate asks for it")
-    facts: dict[str, Measurement] = {**tasks, **_sizes(reference, staged)}
+    wanted = suite.Options(roots=options.data_roots, seed=seed, how=how, seen=subject.seen)
+    facts: dict[str, Measurement] = {
+        **suite.measure(policy, reference, staged, wanted),
+        **_sizes(reference, staged),
+    }
     if encoder is not None:
         facts |= _as_planned(encoder, staged)
+    gated = [gate.metric for gate in policy.gates if gate.metric.split(".")[0] in {"latency", "memory"}]
+    timed = _latency(reference, staged, options) if gated else Unmeasured("no gate asks for it")
     if isinstance(timed, Unmeasured):
-        return Measured({**facts, **dict.fromkeys(wanted, timed)}, None)
+        return Measured({**facts, **dict.fromkeys(gated, timed)}, None)
     return Measured({**facts, **timed.scores()}, timed)
 
 

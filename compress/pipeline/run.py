@@ -12,10 +12,10 @@ from compress.core.errors import UsageError
 from compress.gates.decision import decide
 from compress.gates.policy import find_policy, load_policy
 from compress.models.tower import Encoder
-from compress.pipeline import checkpoint, evidence, ledger, model
+from compress.pipeline import checkpoint, evidence, ledger, model, provenance
 from compress.pipeline.calibration import Calibration
 from compress.pipeline.checkpoint import Checkpoint
-from compress.pipeline.measurement import measure
+from compress.pipeline.measurement import Subject, measure
 from compress.pipeline.options import Options
 from compress.recipe.load import dump
 from compress.recipe.schema import Recipe
@@ -46,7 +46,10 @@ def run(recipe: Recipe, file: Path, options: Options) -> Result:
         target.export(encoder, staging.folder)  # type: ignore[attr-defined]
         _write_recipe(staging, told, policy_file(recipe, file) if recipe.gated else None)
         digest = staging.scan().subject
-        measured = measure(policy, encoder, (reference, staging.folder), recipe.seed, options) if policy else None
+        measured = None
+        if policy:
+            seen = provenance.seen(recipe, options.data_roots, options.progress)
+            measured = measure(policy, Subject(reference, staging.folder, encoder, seen), recipe.seed, options)
         verdict = decide(policy, measured.metrics, digest) if policy and measured else None
         attempts = ledger.record(options.output, policy, verdict, recipe.name) if policy and verdict else ()
         done = evidence.Run(told, encoder, reference, steps, verdict, measured, attempts)

@@ -228,6 +228,24 @@ def test_export_then_gate(once, tiny, tmp_path, capsys):
     assert report["attempts"] == [{"split": "release", "candidates": 1}]
 
 
+def test_calibrating_on_what_is_measured_decides_nothing(once, recipe, tmp_path, capsys):
+    (tmp_path / "near.yaml").write_text(POLICY)
+    file = recipe()
+    text = file.read_text().replace("policy: none\nreason: nothing is released here", "policy: near.yaml")
+    file.write_text(text.replace("samples: 20", "samples: 20, split: release"))
+    words = "run", "--recipe", file, "--output", tmp_path / "out", "--quiet", "--json"
+    assert compress(*words) == 4
+    found = {finding["metric"]: finding for finding in result(capsys)["findings"]}
+    assert found["parity.p1_cosine"]["status"] == "inconclusive"
+    assert "20 of 20 items were seen by a step" in found["parity.p1_cosine"]["reason"]
+    assert found["size.ratio"]["status"] == "passed"
+    assert not (tmp_path / "out" / "released").exists()
+    (blocked,) = (tmp_path / "out" / "blocked").iterdir()
+    assert compress("gate", blocked, "--reference", text.split("source: ")[1].split("}")[0], *words[3:], "--policy",
+                    tmp_path / "near.yaml") == 4  # fmt: skip
+    assert "were seen by a step" in result(capsys)["findings"][0]["reason"]
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

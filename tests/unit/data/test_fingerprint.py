@@ -69,6 +69,23 @@ def test_one_copy_among_many_is_named(calibration):
     assert (match.left, match.right) == (ids[7], "planted")
 
 
+def test_large_images_are_compared_in_detail():
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (8, 8, 3)).repeat(28, 0).repeat(28, 1)
+
+    def photo(seed):
+        detail = np.random.default_rng(seed).integers(-60, 61, (56, 56, 3)).repeat(4, 0).repeat(4, 1)
+        return Image.fromarray(np.clip(coarse + detail, 0, 255).astype(np.uint8))
+
+    known = fingerprint.of_images(["a"], [photo(1)])
+    assert fingerprint.matches(known, fingerprint.of_images(["b"], [photo(2)])) == ()
+    small = fingerprint.of_images(["b"], [photo(2).resize((64, 64), Image.Resampling.BOX)])
+    assert [match.right for match in fingerprint.matches(known, small)] == ["b"]  # too small to tell them apart
+    for copied in ("half", "re-encoded", "mirrored, smaller, re-encoded"):
+        (match,) = fingerprint.matches(known, fingerprint.of_images(["c"], [COPIES[copied](photo(1))]))
+        assert (match.left, match.mirrored) == ("a", "mirrored" in copied)
+
+
 def test_flat_images_are_compared_by_their_colour():
     def flat(*shades):
         return fingerprint.of_images(map(str, shades), [Image.new("L", (50, 50), shade) for shade in shades])

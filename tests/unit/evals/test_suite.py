@@ -5,8 +5,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image, ImageOps
 
 from compress.core.errors import CompressError, EnvironmentFailure, UsageError
+from compress.data import fingerprint, rendered
+from compress.data.items import Request
 from compress.evals import suite
 from compress.evals.task import Embeddings
 from compress.gates.outcomes import Outcomes, Unmeasured
@@ -80,3 +83,33 @@ def test_what_the_user_has_to_change_ends_the_run(encoded, tmp_path):
         suite.measure(asked, "old", "new", suite.Options())
     with pytest.raises(EnvironmentFailure, match=r"'fashion' is not there(.|\n)*--data-root"):
         suite.measure(policy({"fashion_retrieval": None}), "old", "new", replace(suite.Options(), roots=(tmp_path,)))
+
+
+PLANTED = {
+    "exact": lambda image: image,
+    "mirrored": ImageOps.mirror,
+    "resized": lambda image: image.resize((96, 96), Image.Resampling.BICUBIC),
+}
+
+
+def scenes(kind, split="release"):
+    items = rendered.load(rendered.Rendered(kinds=(kind,)), Request(split, 8))
+    return items.ids, list(items.images)
+
+
+@pytest.mark.parametrize("how", PLANTED)
+def test_a_task_with_an_item_that_a_step_saw_is_not_measured(encoded, how):
+    ids, images = scenes("relations", "calibration")
+    names, held_out = scenes("pins")
+    used = fingerprint.of_images([*ids, "calibration/planted"], [*images, PLANTED[how](held_out[3])])
+    asked = policy({"pins": None, "relations": None}, "pins.accuracy", "pins.other")
+    got = suite.measure(asked, "old", "new", suite.Options(seen=used))
+    assert got["pins.accuracy"] == got["pins.other"]
+    assert got["pins.accuracy"].reason == (f"1 of 8 items were seen by a step: {names[3]} is calibration/planted")
+    assert isinstance(got["relations.accuracy"], Outcomes)
+
+
+def test_nobody_knows_what_a_step_saw(encoded):
+    asked = policy({"pins": None})
+    got = suite.measure(asked, "old", "new", suite.Options(seen=Unmeasured("its data are not here")))
+    assert got == {"pins.accuracy": Unmeasured("its data are not here")}

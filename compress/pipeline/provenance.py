@@ -1,0 +1,45 @@
+"""Which images a recipe shows to its steps: what a model was made with must not be what it is measured on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from compress.artifact import layout
+from compress.core.errors import CompressError
+from compress.core.progress import Progress
+from compress.data import fingerprint, source
+from compress.data.fingerprint import Fingerprints
+from compress.data.items import Items
+from compress.gates.outcomes import Unmeasured
+from compress.recipe.load import load
+from compress.recipe.schema import Recipe
+from compress.recipe.sources import DataSource
+from compress.steps import spec_of
+
+SAMPLES = 256
+
+
+def items(spec: DataSource, roots: tuple[Path, ...], progress: Progress) -> Items:
+    """The items of one entry of a recipe's `data:`; SAMPLES of them where it does not say how many."""
+    return source.load_named(spec.model_copy(update={"samples": spec.samples or SAMPLES}), roots, progress)
+
+
+def seen(recipe: Recipe, roots: tuple[Path, ...], progress: Progress) -> Fingerprints:
+    """Fingerprints of every image in the recipe's `data:`, whichever step uses it."""
+    loaded = {name: items(spec, roots, progress) for name, spec in recipe.data.items()}
+    names = [f"{name}/{each}" for name, data in loaded.items() for each in data.ids]
+    return fingerprint.of_images(names, (image for data in loaded.values() for image in data.images))
+
+
+def seen_by(folder: Path, roots: tuple[Path, ...], progress: Progress) -> Fingerprints | Unmeasured:
+    """The same for a folder that may be an artifact; a float model has no recipe and was shown nothing.
+
+    Unmeasured says why it is not known, which decides nothing.
+    """
+    recipe = folder / layout.RECIPE
+    if not recipe.is_file():
+        return fingerprint.of_images((), ())
+    try:
+        return seen(load(recipe, spec_of), roots, progress)
+    except CompressError as error:
+        return Unmeasured(f"what it was calibrated on cannot be compared with the items: {error}")
