@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from compress.artifact import layout
 from compress.core.errors import UsageError
 from compress.data import runtime
 from compress.pipeline import model
 from compress.pipeline.options import Options
+from compress.recipe.load import load
 from compress.recipe.sources import NamedModel
+from compress.steps import spec_of
 
 
 def runnable(named: str, options: Options, allow_pickle: bool = False) -> Path:
@@ -23,6 +26,24 @@ def runnable(named: str, options: Options, allow_pickle: bool = False) -> Path:
     options.progress.say(f"exporting {named} in float")
     encoder = model.load(source, Path("command line"), options.offline, options.data_roots)
     return model.write_reference(encoder, options.cache / "reference")
+
+
+def reference(named: str, options: Options, allow_pickle: bool = False) -> Path:
+    """The same for what a candidate is held against, which has to be an original.
+
+    Raises UsageError for a compressed artifact: ten candidates, each held against the one before, would lose ten times
+    what a policy tolerates.
+    """
+    recipe = Path(named) / layout.RECIPE
+    if recipe.is_file():
+        made = load(recipe, spec_of)
+        if made.steps:
+            raise UsageError(
+                "a reference has to be an original, and this artifact is compressed itself",
+                named,
+                f"name the model it was made from: {made.model.source}",
+            )
+    return runnable(named, options, allow_pickle)
 
 
 def source_of(named: str, allow_pickle: bool = False) -> NamedModel:

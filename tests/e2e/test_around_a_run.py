@@ -244,6 +244,9 @@ def test_calibrating_on_what_is_measured_decides_nothing(once, recipe, tmp_path,
     assert compress("gate", blocked, "--reference", text.split("source: ")[1].split("}")[0], *words[3:], "--policy",
                     tmp_path / "near.yaml") == 4  # fmt: skip
     assert "were seen by a step" in result(capsys)["findings"][0]["reason"]
+    against_itself = "gate", blocked, "--reference", blocked, *words[3:], "--policy", tmp_path / "near.yaml"
+    assert compress(*against_itself) == 2
+    assert "has to be an original" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

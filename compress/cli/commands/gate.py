@@ -31,12 +31,13 @@ def command(ctx: click.Context, /, path: str, verbose: bool, **given: Any) -> No
     """
     from compress.gates.policy import load_policy
     from compress.pipeline.judgement import judge
-    from compress.pipeline.runnable import runnable
+    from compress.pipeline.runnable import reference, runnable
 
     policy = load_policy(given["policy"])
     options = options_of(given)
-    reference, candidate = (runnable(each, options, given["allow_pickle"]) for each in (given["reference"], path))
-    report = judge(policy, reference, candidate, given["seed"], options)
+    original = reference(given["reference"], options, given["allow_pickle"])
+    candidate = runnable(path, options, given["allow_pickle"])
+    report = judge(policy, original, candidate, given["seed"], options)
     if given["as_json"]:
         click.echo(json.dumps(report, indent=2, allow_nan=False))
     else:
