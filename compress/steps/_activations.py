@@ -25,7 +25,8 @@ Seen = TypeVar("Seen", bound=Observer)
 def watch(tower: Tower, sites: Sequence[Site], context: Context, observer: type[Seen]) -> dict[str, Seen]:
     """Run the calibration data; returns the observer of what feeds each site, by the site's name.
 
-    Sites that are fed by the same value share one observer, which saw every batch once.
+    Sites that are fed by the same value share one observer, which saw every batch once. A product is shown the rows
+    (..., in) that it multiplies; a convolution its patches, (batch, patches, in), channels first as in its weight.
     """
     if context.feeds is None:
         raise UsageError(
@@ -43,6 +44,7 @@ def watch(tower: Tower, sites: Sequence[Site], context: Context, observer: type[
             "tower": tower.kind,
             "inputs": list(tower.inputs),
             "values": values,
+            "windows": _windows(tower, sites),
             "feeds": feeds,
             "observer": f"{observer.__module__}:{observer.__qualname__}",
             "out": made,
@@ -50,6 +52,22 @@ def watch(tower: Tower, sites: Sequence[Site], context: Context, observer: type[
         child.run("compress.steps.observer", request, Limits.of_machine(), context.progress, f"calibrate {tower.kind}")
         seen = {value: _read(observer, folder / f"{at}.npz") for at, value in enumerate(values)}
     return {name: seen[value] for name, value in source.items()}
+
+
+def _windows(tower: Tower, sites: Sequence[Site]) -> dict[str, dict[str, list[int]]]:
+    """For values that feed convolutions: kernel, strides and pads, by which they are cut into patches."""
+    nodes = {node.name: node for node in tower.graph.graph.node}
+    made = {}
+    for site in sites:
+        if site.op == "Conv":
+            told = {each.name: helper.get_attribute_value(each) for each in nodes[site.node].attribute}
+            windows = {
+                "kernel": list(site.shape[2:]),
+                "strides": list(told.get("strides", (1, 1))),
+                "pads": list(told.get("pads", (0, 0, 0, 0))),
+            }
+            made[nodes[site.node].input[0]] = windows
+    return made
 
 
 def _stored(tower: Tower, context: Context, folder: Path) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -53,16 +54,32 @@ def work(request: Data, channel: Channel) -> Data:
             feed = {name: batch[name] for name in inputs}
         arrays = dict(zip(computed, run(session, computed, feed) if computed else (), strict=True))
         for value in values:
-            _show(observers[value], arrays.get(value, feed.get(value)), f"{request['tower']} tower, {value}")
+            array = np.asarray(arrays.get(value, feed.get(value)), np.float32)
+            if value in request["windows"]:
+                array = patches(array, **request["windows"][value])
+            _show(observers[value], array, f"{request['tower']} tower, {value}")
         channel.done(1)
     for at, value in enumerate(values):
         np.savez(Path(request["out"]) / f"{at}.npz", **observers[value].state())  # type: ignore[arg-type]
     return {}
 
 
-def _show(observer: Observer, array: NDArray[np.generic] | None, where: str) -> None:
+def patches(
+    images: NDArray[np.float32], kernel: Sequence[int], strides: Sequence[int], pads: Sequence[int]
+) -> NDArray[np.float32]:
+    """What a convolution multiplies its kernel with: (batch, places, channels * kh * kw) of (batch, channels, h, w)."""
+    top, left, bottom, right = pads
+    padded = np.pad(images, ((0, 0), (0, 0), (top, bottom), (left, right)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, tuple(kernel), (2, 3))[
+        :, :, :: strides[0], :: strides[1]
+    ]
+    batch, channels, high, wide = windows.shape[:4]
+    return windows.transpose(0, 2, 3, 1, 4, 5).reshape(batch, high * wide, channels * kernel[0] * kernel[1])
+
+
+def _show(observer: Observer, array: NDArray[np.float32], where: str) -> None:
     try:
-        observer.add(np.asarray(array, np.float32))
+        observer.add(array)
     except ValueError as error:
         raise UsageError(f"{error}: the float model itself is broken", where) from error
 

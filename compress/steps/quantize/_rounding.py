@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -15,23 +16,32 @@ _SHRINK = np.linspace(1.0, 0.6, 21, dtype=np.float32)
 
 
 def in_blocks(
-    weight: NDArray[np.float32], bits: int, block: int, symmetric: bool = True, search: Search = "mse"
+    weight: NDArray[np.float32],
+    bits: int,
+    block: int,
+    symmetric: bool = True,
+    search: Search = "mse",
+    importance: NDArray[np.float32] | None = None,
 ) -> BlockWeights:
     """Round a weight (out, in) to nearest in blocks along the input dimension, a scale for each block.
 
     `absmax` sets each scale from the block's largest magnitude. `mse` tries shrunken ranges and keeps, block by
     block, the one with the smallest squared error; symmetric blocks also try a negative scale, which moves the one
-    extra code (the range is -8..7 at 4 bits) to the side that needs it.
+    extra code (the range is -8..7 at 4 bits) to the side that needs it. `importance` (in,) weighs each column's error.
     """
     out, columns = weight.shape
     blocks = -(-columns // block)
     padded = np.zeros((out, blocks * block), np.float32)
     padded[:, :columns] = weight
     values = padded.reshape(out, blocks, block)
+    weighing = np.ones(blocks * block, np.float32)
+    if importance is not None:
+        weighing[:columns] = importance / (importance.mean() or 1.0)
+    loss = _Loss(values, weighing.reshape(blocks, block))
     if symmetric:
-        codes, scales = _symmetric(values, bits, search)
+        codes, scales = _symmetric(loss, bits, search)
         return BlockWeights(codes, scales, None, bits, columns)
-    codes, scales, zeros = _asymmetric(values, bits, search)
+    codes, scales, zeros = _asymmetric(loss, bits, search)
     return BlockWeights(codes, scales, zeros, bits, columns)
 
 
@@ -47,7 +57,21 @@ def per_tensor(weight: NDArray[np.float32], bits: int, block: int, search: Searc
     return BlockWeights(codes.reshape(out, blocks, block), scales, None, bits, columns)
 
 
-def _symmetric(values: NDArray[np.float32], bits: int, search: Search) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+@dataclass(frozen=True, slots=True)
+class _Loss:
+    """Weights in blocks (out, blocks, block) and what an error in each place of a block counts (blocks, block)."""
+
+    values: NDArray[np.float32]
+    weighing: NDArray[np.float32]
+
+    def of(self, restored: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Weighed squared error of every block, (out, blocks)."""
+        errors: NDArray[np.float32] = (np.square(restored - self.values) * self.weighing).sum(-1)
+        return errors
+
+
+def _symmetric(loss: _Loss, bits: int, search: Search) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    values = loss.values
     half = 1 << (bits - 1)
     largest = np.abs(values).max(-1)
     scales = _nonzero(largest / (half - 1))
@@ -55,7 +79,7 @@ def _symmetric(values: NDArray[np.float32], bits: int, search: Search) -> tuple[
         ends = np.where(values.max(-1) >= -values.min(-1), 1, -1).astype(np.float32)
         candidates = [_nonzero(largest * shrink / (half - 1)) for shrink in _SHRINK]
         candidates += [_nonzero(-ends * largest * shrink / half) for shrink in _SHRINK]
-        scales = _best(values, candidates, lambda scale: _rounded(values, scale, half) * scale[..., None])
+        scales = _best(loss, candidates, lambda scale: _rounded(values, scale, half) * scale[..., None])
     return (_rounded(values, scales, half) + half).astype(np.uint8), scales
 
 
@@ -65,8 +89,9 @@ def _rounded(values: NDArray[np.float32], scales: NDArray[np.float32], half: int
 
 
 def _asymmetric(
-    values: NDArray[np.float32], bits: int, search: Search
+    loss: _Loss, bits: int, search: Search
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]:
+    values = loss.values
     top = (1 << bits) - 1
     low, high = np.minimum(values.min(-1), 0), np.maximum(values.max(-1), 0)
 
@@ -81,7 +106,7 @@ def _asymmetric(
     for shrink in shrinks:
         scale = _nonzero((high - low) * shrink / top)
         zero, code = fitted(scale, float(shrink))
-        error = np.square((code - zero[..., None]) * scale[..., None] - values).sum(-1)
+        error = loss.of((code - zero[..., None]) * scale[..., None])
         better = error < best
         best = np.where(better, error, best)
         scales, zeros = np.where(better, scale, scales), np.where(better, zero, zeros).astype(np.uint8)
@@ -90,14 +115,14 @@ def _asymmetric(
 
 
 def _best(
-    values: NDArray[np.float32],
+    loss: _Loss,
     candidates: list[NDArray[np.float32]],
     restored: Callable[[NDArray[np.float32]], NDArray[np.float32]],
 ) -> NDArray[np.float32]:
     """For every block the candidate scale with the smallest squared error, the first among equals."""
     best, chosen = np.full(candidates[0].shape, np.inf, np.float32), candidates[0]
     for scale in candidates:
-        error = np.square(restored(scale) - values).sum(-1)
+        error = loss.of(restored(scale))
         better = error < best
         best, chosen = np.where(better, error, best), np.where(better, scale, chosen)
     return chosen
