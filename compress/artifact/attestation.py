@@ -6,7 +6,7 @@ in-toto attestation framework 1.1, predicate test-result v0.1; SLSA specificatio
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -85,27 +85,24 @@ def check(folder: Path, report: Report, key: SSlibKey, resource: str | None = No
     if signature.status != "ok":
         return Signed(key.keyid, "", (signature,))
     tests, summary = (_read(each, where) for each in both)
-    said = summary["predicate"]
-    expected = _summary(report, _inputs(files, both[0].line), resource, key.keyid)
-    result, levels = said.get("verificationResult"), said.get("verifiedLevels")
-    return Signed(
-        key.keyid,
-        str(said.get("timeVerified", "")),
-        (
-            signature,
-            _compare("subject", [tests["subject"], summary["subject"]], [_subject(report)] * 2, report.subject),
-            _compare(
-                "predicateType", [tests["predicateType"], summary["predicateType"]], [TEST_RESULT, SUMMARY], SUMMARY
-            ),
-            _compare("verifier.id", _id(said.get("verifier")), expected["verifier"]["id"]),
-            _compare("resourceUri", said.get("resourceUri"), expected["resourceUri"]),
-            _verdict(_compare("verificationResult", result, expected["verificationResult"]), report),
-            _verdict(_compare("verifiedLevels", levels, expected["verifiedLevels"]), report),
-            _compare("policy", said.get("policy"), expected["policy"]),
-            _compare_inputs(said.get("inputAttestations"), expected["inputAttestations"]),
-            _compare("tests", _known(tests["predicate"], _tests(report)), _tests(report), _counted(report)),
-        ),
-    )
+    inputs = _inputs(files, both[0].line)
+    checks = _steps((tests, summary), report, _summary(report, inputs, resource, key.keyid))
+    return Signed(key.keyid, str(summary["predicate"].get("timeVerified", "")), (signature, *checks))
+
+
+def _steps(both: tuple[dict[str, Any], ...], report: Report, expected: Mapping[str, Any]) -> Iterator[Check]:
+    """Steps 2 to 7 of the specification, and three of our own."""
+    tests, summary = both
+    said, told = summary["predicate"], _tests(report)
+    yield _compare("subject", [each["subject"] for each in both], [_subject(report)] * 2, report.subject)
+    yield _compare("predicateType", [each["predicateType"] for each in both], [TEST_RESULT, SUMMARY], SUMMARY)
+    yield _compare("verifier.id", _id(said.get("verifier")), expected["verifier"]["id"])
+    yield _compare("resourceUri", said.get("resourceUri"), expected["resourceUri"])
+    for name in ("verificationResult", "verifiedLevels"):
+        yield _verdict(_compare(name, said.get(name), expected[name]), report)
+    yield _compare("policy", said.get("policy"), expected["policy"])
+    yield _compare_inputs(said.get("inputAttestations"), expected["inputAttestations"])
+    yield _compare("tests", {key: tests["predicate"].get(key) for key in told}, told, _counted(report))
 
 
 def claim(folder: Path) -> tuple[str, str] | None:
@@ -219,10 +216,6 @@ def _compare_inputs(stated: object, expected: list[dict[str, Any]]) -> Check:
     listed = stated if isinstance(stated, list) else []
     wrong = [each["name"] for each in expected if each not in listed] or ["the list itself"]
     return Check(name, "mismatch", f"not the evidence that was signed: {', '.join(wrong)}")
-
-
-def _known(predicate: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: predicate.get(key) for key in keys}
 
 
 def _counted(report: Report) -> str:
