@@ -105,14 +105,17 @@ def _steps(both: tuple[dict[str, Any], ...], report: Report, expected: Mapping[s
     yield _compare("tests", {key: tests["predicate"].get(key) for key in told}, told, _counted(report))
 
 
-def claim(folder: Path) -> tuple[str, str] | None:
-    """Key id and resource that the attestations in a folder claim, unverified; None where there are none."""
+def claim(folder: Path) -> tuple[str, str, bool] | None:
+    """Key id and resource that the attestations in a folder claim, unverified, and whether there is a bundle too.
+
+    None where there are no attestations.
+    """
     path = folder / layout.ATTESTATIONS
     if not path.is_file():
         return None
-    where = str(path)
-    summary = _envelopes(strict_json.read_bytes(path), where)[1]
-    return summary.key_id, str(_read(summary, where)["predicate"].get("resourceUri"))
+    summary = _envelopes(strict_json.read_bytes(path), str(path))[1]
+    resource = _read(summary, str(path))["predicate"].get("resourceUri")
+    return summary.key_id, str(resource), (folder / layout.BUNDLE).is_file()
 
 
 def _statement(report: Report, kind: str, predicate: Mapping[str, Any]) -> bytes:

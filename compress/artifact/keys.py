@@ -5,33 +5,39 @@ from __future__ import annotations
 import os
 from base64 import urlsafe_b64encode
 from pathlib import Path
+from typing import Any, Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from securesystemslib.signer import CryptoSigner, SSlibKey
 
 from compress.core import digest
 from compress.core.errors import ConflictError, UsageError
 
+KINDS: Final = ("ed25519", "p256")
+"""Ed25519 (RFC 8032), and ECDSA on NIST P-256 with SHA-256 for who needs model-signing bundles."""
+
+PublicKey = Ed25519PublicKey | ec.EllipticCurvePublicKey
+
 _MALFORMED = (ValueError, TypeError, UnsupportedAlgorithm)  # what cryptography raises for a file that is no such key
+_OTHER = "neither an ed25519 key nor one on the curve P-256"
+_HINT = "`compress keygen` makes one"
 
 
-def generate(out: Path, passphrase: bytes | None = None) -> str:
-    """Write a new ed25519 pair, `out` (PKCS #8, mode 0600) and `out`.pub; returns the key id.
+def generate(out: Path, kind: str = KINDS[0], passphrase: bytes | None = None) -> str:
+    """Write a new pair of one of the KINDS, `out` (PKCS #8, mode 0600) and `out`.pub; returns the key id.
 
     Raises ConflictError where either file is there already, UsageError where none can be written.
     """
-    made = Ed25519PrivateKey.generate()
+    made = ec.generate_private_key(ec.SECP256R1()) if kind == "p256" else Ed25519PrivateKey.generate()
     guard: serialization.KeySerializationEncryption = serialization.NoEncryption()
     if passphrase is not None:
         guard = serialization.BestAvailableEncryption(passphrase)
-    private = made.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, guard)
-    public = made.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    beside = public_path(out)
-    _create(out, private, 0o600)
+    _create(out, made.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, guard), 0o600)
     try:
-        _create(beside, public, 0o644)
+        _create(public_path(out), _public_bytes(made.public_key(), serialization.Encoding.PEM), 0o644)
     except BaseException:
         out.unlink()  # half a pair is of no use, and would be in the way of the next try
         raise
@@ -44,7 +50,7 @@ def public_path(private: Path) -> Path:
 
 
 def read_private(path: Path, passphrase: bytes | None = None) -> CryptoSigner:
-    """What signs with a private key. Raises UsageError where the file is no ed25519 key that can be opened."""
+    """What signs with a private key. Raises UsageError where the file is no key of a known kind that can be opened."""
     content = _read(path)
     locked = b"ENCRYPTED" in content
     if locked and passphrase is None:
@@ -53,14 +59,12 @@ def read_private(path: Path, passphrase: bytes | None = None) -> CryptoSigner:
         key = serialization.load_pem_private_key(content, passphrase if locked else None)
     except _MALFORMED:
         what = "not a private key in PEM, or its passphrase is another" if locked else "not a private key in PEM"
-        raise UsageError(what, str(path), "`compress keygen` makes one") from None
-    if not isinstance(key, Ed25519PrivateKey):
-        raise UsageError("not an ed25519 key", str(path), "`compress keygen` makes one")
-    return CryptoSigner(key, SSlibKey.from_crypto(key.public_key(), keyid=key_id(key.public_key())))
+        raise UsageError(what, str(path), _HINT) from None
+    return CryptoSigner(key, _named(key.public_key(), path))
 
 
 def read_public(path: Path) -> SSlibKey:
-    """What checks signatures. Raises UsageError where the file is no ed25519 public key."""
+    """What checks signatures. Raises UsageError where the file is no public key of a known kind."""
     content = _read(path)
     if b"PRIVATE KEY" in content:
         raise UsageError("a private key; to check signatures takes only the public one", str(path), "pass KEY.pub")
@@ -68,20 +72,30 @@ def read_public(path: Path) -> SSlibKey:
         key = serialization.load_pem_public_key(content)
     except _MALFORMED:
         raise UsageError("not a public key in PEM", str(path), "`compress keygen` writes one to KEY.pub") from None
-    if not isinstance(key, Ed25519PublicKey):
-        raise UsageError("not an ed25519 key", str(path), "`compress keygen` makes one")
-    return SSlibKey.from_crypto(key, keyid=key_id(key))
+    return _named(key, path)
 
 
-def key_id(key: Ed25519PublicKey) -> str:
+def key_id(key: PublicKey) -> str:
     """Hex SHA-256 of the key's SubjectPublicKeyInfo in DER."""
-    der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return digest.of_bytes(der)
+    return digest.of_bytes(_public_bytes(key, serialization.Encoding.DER))
 
 
 def named_information(sha256: str) -> str:
     """The URI of what has this hex digest: `ni:///sha-256;...` (RFC 6920)."""
     return "ni:///sha-256;" + urlsafe_b64encode(bytes.fromhex(sha256)).decode().rstrip("=")
+
+
+def _named(key: Any, path: Path) -> SSlibKey:
+    known = isinstance(key, Ed25519PublicKey) or (
+        isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1)
+    )
+    if not known:
+        raise UsageError(_OTHER, str(path), _HINT)
+    return SSlibKey.from_crypto(key, keyid=key_id(key))
+
+
+def _public_bytes(key: PublicKey, encoding: serialization.Encoding) -> bytes:
+    return key.public_bytes(encoding, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 def _create(path: Path, content: bytes, mode: int) -> None:

@@ -21,8 +21,9 @@ HTML_REPORT = "compress/report.html"
 SAMPLES = "compress/samples.parquet"
 ENVIRONMENT = "compress/env.json"
 ATTESTATIONS = "compress/attestations.intoto.jsonl"
+BUNDLE = "compress/model.sig"
 
-EVIDENCE = frozenset({CARD, GATE_REPORT, JUNIT, HTML_REPORT, SAMPLES, ENVIRONMENT, ATTESTATIONS})
+EVIDENCE = frozenset({CARD, GATE_REPORT, JUNIT, HTML_REPORT, SAMPLES, ENVIRONMENT, ATTESTATIONS, BUNDLE})
 """What was measured about the payload. Differs from run to run (times, latencies), so the subject leaves it out."""
 
 Status = Literal["passed", "failed", "inconclusive", "ungated"]

@@ -5,20 +5,25 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from securesystemslib.signer import CryptoSigner
 
-from compress.artifact import attestation, layout, manifest, verify
+from compress.artifact import attestation, bundle, layout, manifest, verify
 from compress.artifact.staging import Staging, Store
 from compress.core.errors import IntegrityError
 
 
 @dataclass(frozen=True, slots=True)
 class Signing:
-    """What signs, and the URI under which the artifact will be found (by default one made from its name)."""
+    """What signs, and the URI under which the artifact will be found (by default one made from its name).
+
+    `bundler` (`bundle.opened`) writes a model-signing bundle as well.
+    """
 
     signer: CryptoSigner
     resource: str | None = None
+    bundler: Any = None
 
     @property
     def key_id(self) -> str:
@@ -28,6 +33,8 @@ class Signing:
 
 def sign(staging: Staging, signing: Signing) -> None:
     """Write the attestations of a staged folder that is otherwise complete, whatever its verdict."""
+    if signing.bundler is not None:
+        staging.write(layout.BUNDLE, bundle.write(staging.folder, signing.bundler))
     files = staging.scan()
     report = verify.judge(staging.folder, files)
     staging.write(layout.ATTESTATIONS, attestation.attest(report, files, signing.signer, signing.resource))
@@ -40,7 +47,7 @@ def settle_signed(artifact: Path, store: Store, signing: Signing, replace: bool 
     """
     report = verify.check(artifact)
     listed = manifest.read(artifact)
-    wanted = tuple(entry for entry in listed.entries if entry.path != layout.ATTESTATIONS)
+    wanted = tuple(entry for entry in listed.entries if entry.path not in (layout.ATTESTATIONS, layout.BUNDLE))
     with store.stage(report.name) as staging:
         for entry in wanted:
             shutil.copyfile(artifact / entry.path, staging.path(entry.path))

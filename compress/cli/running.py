@@ -96,7 +96,7 @@ def options_of(given: dict[str, Any]) -> Options:
         offline=given["offline"],
         replace=given.get("replace", False),
         resume=given.get("resume", False),
-        signing=signing.signing_of(given.get("key"), given.get("resource")),
+        signing=signing.signing_of(given),
         progress=progress(given["quiet"]),
     )
 

@@ -22,10 +22,14 @@ RESOURCE: Final = click.option(
     "--resource-uri", "resource", metavar="URI",
     help="Where the artifact will be found; by default pkg:generic/NAME.",
 )  # fmt: skip
+BUNDLE: Final = click.option(
+    "--bundle", is_flag=True, help="Write an OpenSSF model-signing bundle as well; the key has to be of type p256.",
+)  # fmt: skip
 OPTIONS: Final = (
     click.option("--sign", "key", type=KEY, metavar="KEY",
                  help=f"Sign the verdict, whichever it is; {PASSPHRASE} opens an encrypted key."),
     RESOURCE,
+    BUNDLE,
 )  # fmt: skip
 
 
@@ -44,22 +48,26 @@ def passphrase() -> bytes | None:
     return None if text is None else os.fsencode(text)
 
 
-def signing_of(key: Path | None, resource: str | None) -> Signing | None:
-    """What the command line says about signing; None where it asks for none."""
-    if key is not None:
-        return opened(key, resource)
-    if resource is not None:
-        raise UsageError("nothing is signed", "--resource-uri", "pass --sign KEY with it")
+def signing_of(given: dict[str, Any]) -> Signing | None:
+    """What the options of a command say about signing; None where they ask for none, or the command has none."""
+    if given.get("key") is not None:
+        return opened(given["key"], given["resource"], given["bundle"])
+    for name, value in (("--resource-uri", given.get("resource")), ("--bundle", given.get("bundle"))):
+        if value:
+            raise UsageError("nothing is signed", name, "pass --sign KEY with it")
     return None
 
 
-def opened(key: Path, resource: str | None) -> Signing:
+def opened(key: Path, resource: str | None, bundle: bool) -> Signing:
     """The key, opened: before a run, not after it."""
     check_resource(resource)
+    from compress.artifact import bundle as bundles
     from compress.artifact import keys
     from compress.artifact.signing import Signing
 
-    return Signing(keys.read_private(key, passphrase()), resource)
+    secret = passphrase()
+    signer = keys.read_private(key, secret)
+    return Signing(signer, resource, bundles.opened(key, signer, secret) if bundle else None)
 
 
 def check_resource(uri: str | None) -> None:

@@ -8,19 +8,20 @@ from typing import Any
 
 import click
 
-from compress.cli.signing import KEY, RESOURCE, opened
+from compress.cli.signing import BUNDLE, KEY, RESOURCE, opened
 
 
 @click.command()
 @click.argument("artifact", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--key", required=True, type=KEY, metavar="KEY", help="The private key.")
 @RESOURCE
+@BUNDLE
 @click.option("--output", type=click.Path(path_type=Path), default=Path("artifacts"), show_default=True,
               help="Folder that gets the signed artifact below released/, blocked/ or ungated/.")  # fmt: skip
 @click.option("--replace", is_flag=True, help="Replace a released artifact of this name.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 @click.pass_context
-def command(ctx: click.Context, /, artifact: Path, key: Path, resource: str | None, **given: Any) -> None:
+def command(ctx: click.Context, /, artifact: Path, key: Path, **given: Any) -> None:
     """Sign the verdict of ARTIFACT, whichever it is, and settle the signed artifact below --output.
 
     For keys that are kept away from where artifacts are made. ARTIFACT is checked first, as `compress verify` does,
@@ -31,7 +32,7 @@ def command(ctx: click.Context, /, artifact: Path, key: Path, resource: str | No
     from compress.artifact.signing import settle_signed
     from compress.artifact.staging import Store
 
-    signing = opened(key, resource)
+    signing = opened(key, given["resource"], given["bundle"])
     settled, report = settle_signed(artifact, Store(given["output"]), signing, given["replace"])
     code = layout.EXIT_CODES[report.status]
     if given["as_json"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,15 +35,9 @@ if TYPE_CHECKING:
     metavar="URI",
     help="Require that it was signed to be found here; by default at pkg:generic/NAME.",
 )
+@click.option("--bundle", is_flag=True, help="Require an OpenSSF model-signing bundle by this key as well.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
-def command(
-    artifact: Path,
-    policy: Path | None,
-    policy_digest: str | None,
-    public_key: Path | None,
-    resource: str | None,
-    as_json: bool,
-) -> None:
+def command(artifact: Path, as_json: bool, **required: Any) -> None:
     """Check that ARTIFACT is whole and passed its gates and, with --public-key, who says so.
 
     Ends 0 if it may be used, 3 if a gate failed, 4 if it is undecided or was never gated, 6 if any byte, file,
@@ -51,8 +45,8 @@ def command(
     """
     report = signed = None
     try:
-        pinned = _pin(policy, policy_digest)
-        check_signature = _signature_check(public_key, resource)
+        pinned = _pin(required["policy"], required["policy_digest"])
+        check_signature = _signature_check(required["public_key"], required["resource"], required["bundle"])
         report = verify.check(artifact, pinned)
         if not as_json:
             _show(report, pinned)
@@ -83,17 +77,26 @@ def _pin(policy: Path | None, policy_digest: str | None) -> str | None:
     return digest
 
 
-def _signature_check(public_key: Path | None, resource: str | None) -> Callable[[Path, verify.Report], Signed | None]:
+def _signature_check(
+    public_key: Path | None, resource: str | None, with_bundle: bool
+) -> Callable[[Path, verify.Report], Signed | None]:
     """What checks the signature, its key already read; without a key it checks nothing."""
     check_resource(resource)
     if public_key is None:
-        if resource is not None:
-            raise UsageError("only a signature tells it", "--resource-uri", "pass --public-key with it")
+        for name, value in (("--resource-uri", resource), ("--bundle", with_bundle)):
+            if value:
+                raise UsageError("there is nothing to check it with", name, "pass --public-key with it")
         return lambda *_: None
-    from compress.artifact import attestation, keys
+    from compress.artifact import attestation, bundle, keys
 
     key = keys.read_public(public_key)
-    return lambda artifact, report: attestation.check(artifact, report, key, resource)
+
+    def check(artifact: Path, report: verify.Report) -> Signed:
+        signed = attestation.check(artifact, report, key, resource)
+        more = (bundle.check(artifact, public_key),) if with_bundle else ()
+        return replace(signed, checks=(*signed.checks, *more))
+
+    return check
 
 
 def _show(report: verify.Report, pinned: str | None) -> None:

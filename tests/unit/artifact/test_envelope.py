@@ -11,9 +11,9 @@ from compress.core.errors import IntegrityError
 PAYLOAD = b'{"some": "statement"}'
 
 
-@pytest.fixture
-def signer(tmp_path):
-    keys.generate(tmp_path / "key")
+@pytest.fixture(params=keys.KINDS)
+def signer(tmp_path, request):
+    keys.generate(tmp_path / "key", request.param)
     return keys.read_private(tmp_path / "key")
 
 
@@ -31,6 +31,8 @@ def test_what_is_sealed_is_read_back_and_verified(signer, line):
 def test_the_signature_is_over_the_pre_authentication_encoding(signer, line):
     """DSSE 1.0.2, protocol: "DSSEv1" SP LEN(type) SP type SP LEN(body) SP body."""
     (read,) = envelope.parse(line + b"\n", "x")
+    if signer.public_key.keytype != "ed25519":
+        pytest.skip("the other kind is checked by the library alone")
     raw = bytes.fromhex(signer.public_key.keyval["public"])
     signed = b"DSSEv1 28 application/vnd.in-toto+json 21 " + PAYLOAD
     Ed25519PublicKey.from_public_bytes(raw).verify(read.signature, signed)

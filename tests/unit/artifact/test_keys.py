@@ -21,8 +21,9 @@ def pem(key):
     )
 
 
-def test_a_pair_signs_and_verifies(tmp_path):
-    key_id = keys.generate(tmp_path / "release")
+@pytest.mark.parametrize("kind", keys.KINDS)
+def test_a_pair_signs_and_verifies(tmp_path, kind):
+    key_id = keys.generate(tmp_path / "release", kind)
     signer, public = keys.read_private(tmp_path / "release"), keys.read_public(tmp_path / "release.pub")
     assert signer.public_key.keyid == public.keyid == key_id
     public.verify_signature(signer.sign(b"text"), b"text")
@@ -48,7 +49,7 @@ def test_the_private_key_is_for_its_owner_alone(tmp_path):
 
 
 def test_a_passphrase_is_needed_to_open_what_it_closed(tmp_path):
-    keys.generate(tmp_path / "release", b"open sesame")
+    keys.generate(tmp_path / "release", passphrase=b"open sesame")
     assert b"BEGIN ENCRYPTED PRIVATE KEY" in (tmp_path / "release").read_bytes()
     keys.read_private(tmp_path / "release", b"open sesame")
     with pytest.raises(UsageError, match="COMPRESS_KEY_PASSPHRASE"):
@@ -83,16 +84,24 @@ def test_a_link_is_not_followed(tmp_path):
         pytest.param(b"", id="empty"),
         pytest.param(b"\xff" * 100, id="binary"),
         pytest.param(b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", id="no key in it"),
-        pytest.param(pem(ec.generate_private_key(ec.SECP256R1())), id="elliptic curve"),
+        pytest.param(pem(ec.generate_private_key(ec.SECP384R1())), id="another curve"),
         pytest.param(pem(rsa.generate_private_key(65537, 2048)), id="RSA"),
     ],
 )
-def test_what_is_no_ed25519_key_is_refused(tmp_path, content):
+def test_what_is_no_key_of_a_known_kind_is_refused(tmp_path, content):
     (tmp_path / "key").write_bytes(content)
     with pytest.raises(UsageError):
         keys.read_private(tmp_path / "key")
     with pytest.raises(UsageError):
         keys.read_public(tmp_path / "key")
+
+
+def test_a_public_key_of_another_kind_is_refused(tmp_path):
+    other = ec.generate_private_key(ec.SECP384R1()).public_key()
+    spki = serialization.PublicFormat.SubjectPublicKeyInfo
+    (tmp_path / "key.pub").write_bytes(other.public_bytes(serialization.Encoding.PEM, spki))
+    with pytest.raises(UsageError, match="P-256"):
+        keys.read_public(tmp_path / "key.pub")
 
 
 def test_the_halves_are_not_taken_for_each_other(tmp_path):
@@ -122,8 +131,9 @@ def test_keygen(tmp_path, capsys, monkeypatch):
     assert not (tmp_path / "third").exists()
 
 
-def test_openssl_reads_the_pair(tmp_path):
-    keys.generate(tmp_path / "release")
+@pytest.mark.parametrize("kind", keys.KINDS)
+def test_openssl_reads_the_pair(tmp_path, kind):
+    keys.generate(tmp_path / "release", kind)
     try:
         ran = subprocess.run(
             ["openssl", "pkey", "-in", tmp_path / "release", "-pubout"], capture_output=True, check=False

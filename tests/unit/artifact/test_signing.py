@@ -154,7 +154,7 @@ def test_command_line(tmp_path, signing, capsys, status, findings, code):
 
 
 def test_command_line_with_a_passphrase(tmp_path, capsys, monkeypatch):
-    keys.generate(tmp_path / "closed", b"open sesame")
+    keys.generate(tmp_path / "closed", passphrase=b"open sesame")
     made = sample.settle(tmp_path / "made")
     words = ["sign", str(made), "--key", str(tmp_path / "closed"), "--output", str(tmp_path / "out")]
     assert main(words) == 2
