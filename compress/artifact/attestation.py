@@ -98,9 +98,10 @@ def _steps(both: tuple[dict[str, Any], ...], report: Report, expected: Mapping[s
     yield _compare("predicateType", [each["predicateType"] for each in both], [TEST_RESULT, SUMMARY], SUMMARY)
     yield _compare("verifier.id", _id(said.get("verifier")), expected["verifier"]["id"])
     yield _compare("resourceUri", said.get("resourceUri"), expected["resourceUri"])
-    for name in ("verificationResult", "verifiedLevels"):
-        yield _verdict(_compare(name, said.get(name), expected[name]), report)
-    yield _compare("policy", said.get("policy"), expected["policy"])
+    yield _verdict(_compare("verificationResult", said.get("verificationResult"), _result(report)), report)
+    levels = expected["verifiedLevels"]
+    yield _verdict(_compare("verifiedLevels", said.get("verifiedLevels"), levels, ", ".join(levels)), report)
+    yield _compare("policy", said.get("policy"), expected["policy"], expected["policy"]["uri"])
     yield _compare_inputs(said.get("inputAttestations"), expected["inputAttestations"])
     yield _compare("tests", {key: tests["predicate"].get(key) for key in told}, told, _counted(report))
 
