@@ -50,11 +50,16 @@ class Signed:
     time: str
     checks: tuple[Check, ...]
 
+    @property
+    def mismatched(self) -> tuple[Check, ...]:
+        """What is not as it was signed."""
+        return tuple(each for each in self.checks if each.status == "mismatch")
+
     def require(self, where: str) -> None:
         """Raise IntegrityError unless the attestations are this key's and belong to this artifact and verdict."""
-        wrong = [f"  {each.name}: {each.detail}" for each in self.checks if each.status == "mismatch"]
-        if wrong:
-            raise IntegrityError("\n".join([f"{len(wrong)} checks of the attestations do not hold", *wrong]), where)
+        lines = [f"  {each.name}: {each.detail}" for each in self.mismatched]
+        if lines:
+            raise IntegrityError("\n".join([f"{len(lines)} checks of the signature do not hold", *lines]), where)
 
 
 def attest(report: Report, files: manifest.Manifest, signer: CryptoSigner, resource: str | None = None) -> bytes:

@@ -93,8 +93,9 @@ def _signature_check(
 
     def check(artifact: Path, report: verify.Report) -> Signed:
         signed = attestation.check(artifact, report, key, resource)
-        more = (bundle.check(artifact, public_key),) if with_bundle else ()
-        return replace(signed, checks=(*signed.checks, *more))
+        if signed.mismatched or not with_bundle:
+            return signed
+        return replace(signed, checks=(*signed.checks, bundle.check(artifact, public_key)))
 
     return check
 
@@ -124,8 +125,7 @@ def _signature(artifact: Path, signed: Signed | None) -> dict[str, Any]:
     """What there is to say about signatures, as JSON-like data."""
     if signed is None:
         return {"status": "not checked" if (artifact / layout.ATTESTATIONS).is_file() else "none"}
-    status = "mismatch" if any(each.status == "mismatch" for each in signed.checks) else "ok"
-    return {"status": status, **asdict(signed)}
+    return {"status": "mismatch" if signed.mismatched else "ok", **asdict(signed)}
 
 
 def _print_json(report: verify.Report | None, signature: dict[str, Any], error: CompressError | None) -> None:
