@@ -1,12 +1,11 @@
-"""The signed verdict: an in-toto test-result v0.1 and a SLSA verification summary (VSA) v1 about one artifact.
+"""The signed verdict: made of a report that `verify` derived, and held against one that it derives again.
 
-Both are derived from the gate report as `verify` derives it, when they are made and again when they are checked.
-in-toto attestation framework 1.1, predicate test-result v0.1; SLSA specification 1.1, "Verification Summary".
+The steps are those of the SLSA specification 1.1, "Verification Summary Attestation", "How to verify".
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,17 +14,9 @@ from typing import Any, Final, Literal
 from securesystemslib.signer import CryptoSigner, SSlibKey
 
 from compress import __version__
-from compress.artifact import envelope, layout, manifest, strict_json
-from compress.artifact.keys import named_information
+from compress.artifact import envelope, layout, manifest, statement, strict_json
 from compress.artifact.verify import Report
-from compress.core import digest
 from compress.core.errors import IntegrityError
-
-STATEMENT: Final = "https://in-toto.io/Statement/v1"
-TEST_RESULT: Final = "https://in-toto.io/attestation/test-result/v0.1"
-SUMMARY: Final = "https://slsa.dev/verification_summary/v1"
-LEVELS: Final = ("SLSA_BUILD_LEVEL_UNEVALUATED", "COMPRESS_GATES_PASSED")
-"""verifiedLevels of what passed: no claim about how it was built, and that every gate of the policy holds."""
 
 _SHOWN: Final = 160
 
@@ -67,11 +58,11 @@ def attest(report: Report, files: manifest.Manifest, signer: CryptoSigner, resou
 
     `resource` is the URI under which it will be found; by default one made from its name.
     """
-    tests = envelope.seal(_statement(report, TEST_RESULT, _tests(report)), signer)
-    summary = _summary(report, _inputs(files, tests), resource, signer.public_key.keyid)
+    tests = envelope.seal(statement.text(report, statement.TEST_RESULT, statement.tests(report)), signer)
+    summary = statement.summary(report, statement.inputs(files, tests), resource, signer.public_key.keyid)
     summary["verifier"]["version"] = {"compress": __version__}
     summary["timeVerified"] = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return tests + b"\n" + envelope.seal(_statement(report, SUMMARY, summary), signer) + b"\n"
+    return tests + b"\n" + envelope.seal(statement.text(report, statement.SUMMARY, summary), signer) + b"\n"
 
 
 def check(folder: Path, report: Report, key: SSlibKey, resource: str | None = None) -> Signed:
@@ -90,21 +81,22 @@ def check(folder: Path, report: Report, key: SSlibKey, resource: str | None = No
     if signature.status != "ok":
         return Signed(key.keyid, "", (signature,))
     tests, summary = (_read(each, where) for each in both)
-    inputs = _inputs(files, both[0].line)
-    checks = _steps((tests, summary), report, _summary(report, inputs, resource, key.keyid))
-    return Signed(key.keyid, str(summary["predicate"].get("timeVerified", "")), (signature, *checks))
+    expected = statement.summary(report, statement.inputs(files, both[0].line), resource, key.keyid)
+    checks = _steps((tests, summary), report, expected)
+    return Signed(key.keyid, _short(summary["predicate"].get("timeVerified", "")), (signature, *checks))
 
 
-def _steps(both: tuple[dict[str, Any], ...], report: Report, expected: Mapping[str, Any]) -> Iterator[Check]:
+def _steps(both: tuple[dict[str, Any], ...], report: Report, expected: dict[str, Any]) -> Iterator[Check]:
     """Steps 2 to 7 of the specification, and three of our own."""
     tests, summary = both
-    said, told = summary["predicate"], _tests(report)
-    yield _compare("subject", [each["subject"] for each in both], [_subject(report)] * 2, report.subject)
-    yield _compare("predicateType", [each["predicateType"] for each in both], [TEST_RESULT, SUMMARY], SUMMARY)
+    said, told, levels = summary["predicate"], statement.tests(report), expected["verifiedLevels"]
+    kinds = [statement.TEST_RESULT, statement.SUMMARY]
+    yield _compare("subject", [each["subject"] for each in both], [statement.subject(report)] * 2, report.subject)
+    yield _compare("predicateType", [each["predicateType"] for each in both], kinds, statement.SUMMARY)
     yield _compare("verifier.id", _id(said.get("verifier")), expected["verifier"]["id"])
     yield _compare("resourceUri", said.get("resourceUri"), expected["resourceUri"])
-    yield _verdict(_compare("verificationResult", said.get("verificationResult"), _result(report)), report)
-    levels = expected["verifiedLevels"]
+    result = _compare("verificationResult", said.get("verificationResult"), expected["verificationResult"])
+    yield _verdict(result, report)
     yield _verdict(_compare("verifiedLevels", said.get("verifiedLevels"), levels, ", ".join(levels)), report)
     yield _compare("policy", said.get("policy"), expected["policy"], expected["policy"]["uri"])
     yield _compare_inputs(said.get("inputAttestations"), expected["inputAttestations"])
@@ -124,62 +116,6 @@ def claim(folder: Path) -> tuple[str, str, bool] | None:
     return summary.key_id, str(resource), (folder / layout.BUNDLE).is_file()
 
 
-def _statement(report: Report, kind: str, predicate: Mapping[str, Any]) -> bytes:
-    made = {"_type": STATEMENT, "subject": _subject(report), "predicateType": kind, "predicate": predicate}
-    return digest.canonical(made)
-
-
-def _subject(report: Report) -> list[dict[str, Any]]:
-    return [{"name": report.name, "digest": {"sha256": report.subject}}]
-
-
-def _tests(report: Report) -> dict[str, Any]:
-    """The predicate test-result: the findings by name. An inconclusive test has not passed, so it is told as failed."""
-    names = [(finding.status, _name(finding.metric, finding.rule, finding.slice)) for finding in report.findings]
-    return {
-        "result": _result(report),
-        "configuration": [_policy(report)],
-        "passedTests": [name for status, name in names if status == "passed"],
-        "warnedTests": [],
-        "failedTests": [name for status, name in names if status != "passed"],
-    }
-
-
-def _name(metric: str, rule: str, slice_: str | None) -> str:
-    return f"{metric} {rule}" if slice_ is None else f"{metric} {rule} [{slice_}]"
-
-
-def _summary(report: Report, inputs: list[dict[str, Any]], resource: str | None, key_id: str) -> dict[str, Any]:
-    """The predicate of the VSA, without what depends on the moment."""
-    return {
-        "verifier": {"id": named_information(key_id)},
-        "resourceUri": resource or layout.resource(report.name),
-        "policy": _policy(report),
-        "inputAttestations": inputs,
-        "verificationResult": _result(report),
-        "verifiedLevels": list(LEVELS) if report.status == "passed" else ["FAILED"],
-        "slsaVersion": "1.1",
-    }
-
-
-def _result(report: Report) -> str:
-    return "PASSED" if report.status == "passed" else "FAILED"
-
-
-def _policy(report: Report) -> dict[str, Any]:
-    if report.policy is None:
-        return {"name": "none", "uri": "data:,none"}
-    sha256 = report.policy.digest
-    return {"name": report.policy.name, "uri": named_information(sha256), "digest": {"sha256": sha256}}
-
-
-def _inputs(files: manifest.Manifest, tests: bytes) -> list[dict[str, Any]]:
-    """All that the verdict rests on: the test-result envelope, and every file of evidence."""
-    evidence = [entry for entry in files.entries if entry.path in layout.EVIDENCE - {layout.ATTESTATIONS}]
-    named = [(TEST_RESULT, digest.of_bytes(tests)), *((entry.path, entry.sha256) for entry in evidence)]
-    return [{"name": name, "digest": {"sha256": sha256}} for name, sha256 in named]
-
-
 def _envelopes(content: bytes, where: str) -> tuple[envelope.Envelope, ...]:
     both = envelope.parse(content, where)
     if len(both) != 2:
@@ -191,8 +127,8 @@ def _read(signed: envelope.Envelope, where: str) -> dict[str, Any]:
     """The statement of an envelope; unknown keys are allowed, as the in-toto parsing rules ask."""
     kinds = {"_type": str, "subject": list, "predicateType": str, "predicate": dict}
     data = strict_json.fields(strict_json.parse(signed.payload, where), kinds, where, more=True)
-    if data["_type"] != STATEMENT:
-        raise IntegrityError(f"_type is {data['_type']!a}, not {STATEMENT}", where)
+    if data["_type"] != statement.TYPE:
+        raise IntegrityError(f"_type is {data['_type']!a}, not {statement.TYPE}", where)
     return data
 
 

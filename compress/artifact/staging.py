@@ -115,7 +115,7 @@ class Staging:
                 "pass --replace, or choose another name or --output",
             )
         elif (claim := attestation.claim(self.folder)) and claim != attestation.claim(target):
-            hint = "pass --replace to put the signed one in its place"
+            hint = "`compress sign` signs the one that is there; --replace puts this one in its place"
             raise ConflictError(f"{self.name!r} is there already, and not signed like this", str(target), hint)
         return target
 
