@@ -21,8 +21,9 @@ HTML_REPORT = "compress/report.html"
 SAMPLES = "compress/samples.parquet"
 ENVIRONMENT = "compress/env.json"
 ATTESTATIONS = "compress/attestations.intoto.jsonl"
+BUNDLE = "compress/model.sig"
 
-EVIDENCE = frozenset({CARD, GATE_REPORT, JUNIT, HTML_REPORT, SAMPLES, ENVIRONMENT, ATTESTATIONS})
+EVIDENCE = frozenset({CARD, GATE_REPORT, JUNIT, HTML_REPORT, SAMPLES, ENVIRONMENT, ATTESTATIONS, BUNDLE})
 """What was measured about the payload. Differs from run to run (times, latencies), so the subject leaves it out."""
 
 Status = Literal["passed", "failed", "inconclusive", "ungated"]
@@ -39,11 +40,22 @@ EXIT_CODES: Mapping[Status, int] = {"passed": 0, "failed": 3, "inconclusive": 4,
 """The exit code that a gate report with this status states. Only 0 releases."""
 
 _NAME = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]+")
 
 
 def is_name(text: str) -> bool:
     """Whether text can name an artifact: one plain path component that is neither hidden nor leads elsewhere."""
     return _NAME.fullmatch(text) is not None
+
+
+def is_uri(text: str) -> bool:
+    """Whether text is an absolute URI in printable ASCII."""
+    return _URI.fullmatch(text) is not None
+
+
+def resource(name: str) -> str:
+    """The URI that an artifact goes by where nobody chose another: its name as a package URL."""
+    return f"pkg:generic/{name}"
 
 
 def path_problem(path: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import filelock
 
-from compress.artifact import layout, manifest, verify
+from compress.artifact import attestation, layout, manifest, verify
 from compress.core.errors import ConflictError, IntegrityError, UsageError
 
 _STAGING = "staging"
@@ -88,7 +88,8 @@ class Staging:
         """Publish or block: complete the folder, then rename it to where `status` leads; returns that path.
 
         A name taken by the same payload keeps the artifact that is there. Raises ConflictError if it is taken by
-        another one and not `replace`, IntegrityError if the gate report in the folder does not support `status`.
+        another one, or by one without this signature, and not `replace`; IntegrityError if the gate report in the
+        folder does not support `status`.
         """
         files = self.scan()
         stated = verify.judge(self.folder, files).status
@@ -113,6 +114,9 @@ class Staging:
                 str(target),
                 "pass --replace, or choose another name or --output",
             )
+        elif (claim := attestation.claim(self.folder)) and claim != attestation.claim(target):
+            hint = "`compress sign` signs the one that is there; --replace puts this one in its place"
+            raise ConflictError(f"{self.name!r} is there already, and not signed like this", str(target), hint)
         return target
 
     def _publish(self, target: Path) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from compress.cli import signing
 from compress.cli.terminal import progress
 from compress.core.errors import UsageError
 from compress.core.names import bundled
@@ -27,6 +28,7 @@ _RECIPE = (
     click.option("--seed", type=int, metavar="N", help="Another seed."),
     click.option("--resume", is_flag=True, help="Go on after the last step that an interrupted run has finished."),
     click.option("--replace", is_flag=True, help="Replace a released artifact of this name."),
+    *signing.OPTIONS,
 )  # fmt: skip
 _SHARED = (
     click.option("--allow-pickle", is_flag=True, help="Read pickled weights where there are no safetensors."),
@@ -94,6 +96,7 @@ def options_of(given: dict[str, Any]) -> Options:
         offline=given["offline"],
         replace=given.get("replace", False),
         resume=given.get("resume", False),
+        signing=signing.signing_of(given),
         progress=progress(given["quiet"]),
     )
 
@@ -120,5 +123,7 @@ def execute(recipe: Recipe, file: Path, options: Options, as_json: bool) -> int:
 
         Console().print(Summary(result.report))
         click.echo(f"\n{result.path}")
+        if options.signing:
+            click.echo(f"signed by key {options.signing.key_id}")
         click.echo(f"{result.path / 'compress' / 'report.html'}")
     return int(result.report.exit_code or 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from compress.artifact.signing import Signing
 from compress.core.progress import Progress, Silent
 
 
@@ -17,6 +18,7 @@ class Options:
     offline: bool = False
     replace: bool = False
     resume: bool = False
+    signing: Signing | None = None
     progress: Progress = field(default_factory=Silent)
 
     @property

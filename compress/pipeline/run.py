@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from compress.artifact import layout
+from compress.artifact import layout, signing
 from compress.artifact.staging import Staging, Store
 from compress.core import names
 from compress.core.errors import UsageError
@@ -54,6 +54,8 @@ def run(recipe: Recipe, file: Path, options: Options) -> Result:
         attempts = ledger.record(options.output, policy, verdict, recipe.name) if policy and verdict else ()
         done = evidence.Run(told, encoder, reference, steps, verdict, measured, attempts)
         report = evidence.write(staging, done, digest)
+        if options.signing is not None:
+            signing.sign(staging, options.signing)
         settled = staging.settle(verdict.status if verdict else "ungated", options.replace)
         checkpoint.discard(checkpoint.place(options.output, recipe.name))
         return Result(settled, report)

@@ -203,11 +203,29 @@ def test_bench(once, tiny, tmp_path, capsys):
     assert "peak memory" in capsys.readouterr().out
 
 
+def test_a_run_signs_its_verdict_whichever_it_is(once, recipe, tmp_path, capsys):
+    assert compress("keygen", tmp_path / "key", "--json") == 0
+    key_id = result(capsys)["key_id"]
+    words = "run", "--recipe", recipe(), "--output", tmp_path / "out", "--sign", tmp_path / "key"
+    assert compress(*words) == 4
+    shown = capsys.readouterr()
+    assert f"signed by key {key_id}" in shown.out
+    secret = (tmp_path / "key").read_text().splitlines()[1]
+    assert secret not in shown.out + shown.err
+    ungated = tmp_path / "out" / "ungated" / "tiny"
+    assert compress("verify", ungated, "--public-key", tmp_path / "key.pub", "--json") == 4
+    signature = result(capsys)["signature"]
+    assert (signature["status"], signature["key_id"]) == ("ok", key_id)
+    assert all(secret.encode() not in path.read_bytes() for path in ungated.rglob("*") if path.is_file())
+
+
 def test_export_then_gate(once, tiny, tmp_path, capsys):
     output = tmp_path / "out"
-    assert compress("export", tiny, "--target", "onnxruntime-cpu", "--output", output, "--quiet") == 0
+    assert compress("keygen", tmp_path / "key") == 0
+    export = "export", tiny, "--target", "onnxruntime-cpu", "--output", output, "--sign", tmp_path / "key", "--quiet"
+    assert compress(*export) == 0
     released = output / "released" / "tiny"
-    assert compress("verify", released) == 0
+    assert compress("verify", released, "--public-key", tmp_path / "key.pub") == 0
     policy = tmp_path / "near.yaml"
     policy.write_text(POLICY)
     before = sorted(path for path in output.rglob("*") if path.is_file())

@@ -36,8 +36,8 @@ LONG = ("quantize", "prune", "distill", "run", "plan", "export", "eval", "bench"
 """Commands that load a model: they are parsed here and run by other tests."""
 
 
-def blocks(kind):
-    return re.findall(rf"^```{kind}\n(.*?)^```$", README, re.M | re.S)
+def blocks(kind, page=README):
+    return re.findall(rf"^```{kind}\n(.*?)^```$", page, re.M | re.S)
 
 
 def commands(block):
@@ -96,7 +96,12 @@ def place(tmp_path_factory):
     "block", [each for each in blocks("console") if any(not is_long(c) for c, _ in commands(each))]
 )
 def test_quick_commands_end_as_told(place, block):
-    quick = [each for each in commands(block) if not is_long(each[0])]
+    end_as_told(place, commands(block))
+
+
+def end_as_told(place, told):
+    """Run commands in one shell, but for the long ones."""
+    quick = [each for each in told if not is_long(each[0])]
     script = "\n".join(f"{command}\necho ended $?" for command, _ in quick)
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     ran = subprocess.run(
@@ -104,6 +109,22 @@ def test_quick_commands_end_as_told(place, block):
     )
     ended = [int(code) for code in re.findall(r"^ended (\d+)$", ran.stdout, re.M)]
     assert ended == [code for _, code in quick], ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize("with_bundle", [False, True], ids=["attestations", "bundle"])
+def test_the_page_on_signing_ends_as_told(tmp_path, with_bundle):
+    if with_bundle:
+        pytest.importorskip("model_signing", reason="the extra [signing] is not installed")
+    shutil.copytree(HERE / "evals", tmp_path / "evals")
+    settle(tmp_path, "int4_clip", "passed")
+    (tmp_path / "released").rename(tmp_path / "incoming")
+    settle(tmp_path / "artifacts", "int4_clip_naive", "failed")
+    page = (HERE / "docs" / "signing.md").read_text()
+    found = [
+        each for block in blocks("console", page) if with_bundle or "--bundle" not in block for each in commands(block)
+    ]
+    assert len(found) > 8
+    end_as_told(tmp_path, found)
 
 
 @pytest.mark.parametrize(

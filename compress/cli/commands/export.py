@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from compress.cli.running import execute, model_options, options_of, target_names
+from compress.cli.signing import signing_options
 from compress.core.errors import UsageError
 from compress.core.names import did_you_mean
 
@@ -20,6 +21,7 @@ from compress.core.names import did_you_mean
 @click.option("--name", metavar="NAME", help="Name of the artifact; by default the model's.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, metavar="N", help="Seed.")
 @click.option("--replace", is_flag=True, help="Replace a released artifact of this name.")
+@signing_options
 @model_options
 @click.pass_context
 def command(ctx: click.Context, /, model: str, **given: Any) -> None:

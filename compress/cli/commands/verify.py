@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from compress.artifact import verify
+from compress.artifact import layout, verify
+from compress.cli.signing import KEY, check_resource
 from compress.core.errors import CompressError, UsageError
 from compress.recipe import document
+
+if TYPE_CHECKING:
+    from compress.artifact.attestation import Signed
 
 
 @click.command()
@@ -23,25 +28,40 @@ from compress.recipe import document
     help="Require that the artifact was gated with this policy file.",
 )
 @click.option("--policy-digest", metavar="HEX", help="Require that its policy has this SHA-256 digest.")
+@click.option("--public-key", type=KEY, metavar="KEY.pub", help="Require that this key signed the verdict.")
+@click.option(
+    "--resource-uri",
+    "resource",
+    metavar="URI",
+    help="Require that it was signed to be found here; by default at pkg:generic/NAME.",
+)
+@click.option("--bundle", is_flag=True, help="Require an OpenSSF model-signing bundle by this key as well.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
-def command(artifact: Path, policy: Path | None, policy_digest: str | None, as_json: bool) -> None:
-    """Check that ARTIFACT is whole and passed its gates.
+def command(artifact: Path, as_json: bool, **required: Any) -> None:
+    """Check that ARTIFACT is whole and passed its gates and, with --public-key, who says so.
 
-    Ends 0 if it may be used, 3 if a gate failed, 4 if it is undecided or was never gated, 6 if any byte, file or
-    verdict is not what the artifact itself or the required policy says.
+    Ends 0 if it may be used, 3 if a gate failed, 4 if it is undecided or was never gated, 6 if any byte, file,
+    verdict or signature is not what the artifact itself, the required policy or the key says.
     """
-    report = None
+    report = signed = None
     try:
-        pinned = _pin(policy, policy_digest)
+        pinned = _pin(required["policy"], required["policy_digest"])
+        check_signature = _signature_check(required["public_key"], required["resource"], required["bundle"])
         report = verify.check(artifact, pinned)
         if not as_json:
             _show(report, pinned)
+        signed = check_signature(artifact, report)
+        if not as_json:
+            _show_signature(artifact, signed)
+            click.echo(f"verdict    {report.status}  {len(report.findings)} findings")
+        if signed is not None:
+            signed.require(str(artifact))
         report.require_passed(str(artifact))
         if as_json:
-            _print_json(report, None)
+            _print_json(report, _signature(artifact, signed), None)
     except CompressError as error:
         if as_json:
-            _print_json(report, error)
+            _print_json(report, _signature(artifact, signed), error)
         raise
 
 
@@ -57,6 +77,29 @@ def _pin(policy: Path | None, policy_digest: str | None) -> str | None:
     return digest
 
 
+def _signature_check(
+    public_key: Path | None, resource: str | None, with_bundle: bool
+) -> Callable[[Path, verify.Report], Signed | None]:
+    """What checks the signature, its key already read; without a key it checks nothing."""
+    check_resource(resource)
+    if public_key is None:
+        for name, value in (("--resource-uri", resource), ("--bundle", with_bundle)):
+            if value:
+                raise UsageError("there is nothing to check it with", name, "pass --public-key with it")
+        return lambda *_: None
+    from compress.artifact import attestation, bundle, keys
+
+    key = keys.read_public(public_key)
+
+    def check(artifact: Path, report: verify.Report) -> Signed:
+        signed = attestation.check(artifact, report, key, resource)
+        if signed.mismatched or not with_bundle:
+            return signed
+        return replace(signed, checks=(*signed.checks, bundle.check(artifact, public_key)))
+
+    return check
+
+
 def _show(report: verify.Report, pinned: str | None) -> None:
     click.echo(f"integrity  ok  {report.files} files, {report.size:,} bytes, none missing, changed or added")
     click.echo(f"subject    ok  {report.subject}, which is what was gated")
@@ -65,11 +108,29 @@ def _show(report: verify.Report, pinned: str | None) -> None:
     else:
         state = "the required one" if pinned else "any accepted; --policy or --policy-digest requires one"
         click.echo(f"policy     ok  {report.policy.name} {report.policy.digest} ({state})")
-    click.echo(f"verdict    {report.status}  {len(report.findings)} findings")
 
 
-def _print_json(report: verify.Report | None, error: CompressError | None) -> None:
+def _show_signature(artifact: Path, signed: Signed | None) -> None:
+    data = _signature(artifact, signed)
+    if signed is None:
+        hint = "; --public-key does it" if data["status"] == "not checked" else ""
+        click.echo(f"signature  {data['status']}{hint}")
+        return
+    click.echo(f"signature  {data['status']}  {signed.time}")
+    for each in signed.checks:
+        click.echo(f"  {each.name:18}  {each.status}  {each.detail}")
+
+
+def _signature(artifact: Path, signed: Signed | None) -> dict[str, Any]:
+    """What there is to say about signatures, as JSON-like data."""
+    if signed is None:
+        return {"status": "not checked" if (artifact / layout.ATTESTATIONS).is_file() else "none"}
+    return {"status": "mismatch" if signed.mismatched else "ok", **asdict(signed)}
+
+
+def _print_json(report: verify.Report | None, signature: dict[str, Any], error: CompressError | None) -> None:
     made: dict[str, Any] = {"version": 1, "status": "error", **(asdict(report) if report else {})}
+    made["signature"] = signature
     made["exit_code"] = error.exit_code if error else 0
     made["error"] = {"what": error.what, "where": error.where, "hint": error.hint} if error else None
     click.echo(json.dumps(made, indent=2))

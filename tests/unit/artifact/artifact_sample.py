@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from compress.artifact import layout, manifest
+from compress.artifact.signing import Signing, sign
 from compress.artifact.staging import Staging, Store
 from compress.recipe import document
 
@@ -69,11 +70,18 @@ def write_evidence(staging: Staging, status: str = "passed", findings: tuple = F
 
 
 def settle(
-    root: Path, status: str = "passed", findings: tuple = FINDINGS, weights: bytes = b"w" * 99, replace: bool = False
+    root: Path,
+    status: str = "passed",
+    findings: tuple = FINDINGS,
+    weights: bytes = b"w" * 99,
+    replace: bool = False,
+    signed: Signing | None = None,
 ) -> Path:
     with Store(root).stage("tiny") as staging:
         write_payload(staging, weights, None if status == "ungated" else POLICY)
         write_evidence(staging, status, findings)
+        if signed:
+            sign(staging, signed)
         return staging.settle(status, replace)
 
 
