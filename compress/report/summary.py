@@ -47,6 +47,14 @@ def headline(report: Document) -> Text:
     return Text.assemble(mark, "  ", (report.name, "bold"), "\n", sentence(report))
 
 
+def brief(report: Document) -> str:
+    """Headline, table and digest in Markdown: what a pipeline shows of a run."""
+    title = f"## {SIGNS[report.status]} {TITLES[report.status]}  {escaped(report.name)}"
+    digests = f"Artifact `{report.digest}`" + (f", policy `{report.policy.digest}`" if report.policy.digest else "")
+    parts = [title, escaped(sentence(report)), markdown(report) if report.findings else "", digests]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
 def markdown(report: Document, verbose: bool = False) -> str:
     """The rows as a Markdown table."""
     head = ("Verdict", "Metric", "Slice", *_COLUMNS)

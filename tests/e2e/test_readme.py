@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 import numpy as np
 import pytest
+from ruamel.yaml import YAML
 
 sys.path.append(str(Path(__file__).parents[1] / "unit" / "artifact"))
 import artifact_sample as sample
@@ -184,6 +185,12 @@ def test_every_exit_code_is_in_the_table():
 def test_every_rule_is_explained():
     table = README.split("## Your own policy")[1].split("\n## ")[0]
     assert set(names.available(RULES)) <= set(re.findall(r"`(\w+)`", table))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "```yaml" in page.read_text()], ids=lambda page: page.name)
+def test_yaml_in_the_pages_is_yaml(page):
+    for block in re.findall(r"^```yaml\n(.*?)^```$", page.read_text(), re.M | re.S):
+        assert isinstance(YAML(typ="safe", pure=True).load(block), dict)
 
 
 def test_every_command_is_listed():

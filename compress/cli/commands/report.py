@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from compress.artifact import layout
 from compress.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from compress.report.document import Document
 
 
 @click.command()
@@ -18,22 +22,43 @@ from compress.core.errors import UsageError
     type=click.Path(dir_okay=False, allow_dash=True),
     help="Render it again to this file (- is stdout).",
 )
-def command(artifact: Path, output: str | None) -> None:
-    """Print where the HTML report of ARTIFACT is, or with -o render it again from the gate report."""
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["html", "markdown"]),
+    default="html",
+    show_default=True,
+    help="markdown: the verdict and its table alone, for the summary of a pipeline's run.",
+)
+def command(artifact: Path, output: str | None, form: str) -> None:
+    """Print where the HTML report of ARTIFACT is, or with -o render it again from the gate report.
+
+    Markdown goes to stdout where no file is named.
+    """
     from compress.report import document
 
     report = document.read(artifact)
+    if form == "markdown":
+        output = output or "-"
     if output is None:
         click.echo(str(_existing(artifact)))
         return
     if output != "-" and artifact.resolve() in Path(output).resolve().parents:
         raise UsageError("an artifact does not change", output, "write the report to a file outside of it")
-    from compress.report import page
-
     with click.open_file(output, "w", encoding="utf-8", atomic=True) as opened:
-        opened.write(page.render(report))
+        opened.write(_rendered(report, form))
     if output != "-":
         click.echo(output)
+
+
+def _rendered(report: Document, form: str) -> str:
+    if form == "markdown":
+        from compress.report.summary import brief
+
+        return brief(report)
+    from compress.report import page
+
+    return page.render(report)
 
 
 def _existing(artifact: Path) -> Path:

@@ -79,3 +79,16 @@ def test_a_report_loads_no_machine_learning_library_and_a_terminal_view_no_matpl
         "assert not {'torch', 'onnx', 'onnxruntime', 'transformers', 'matplotlib.pyplot'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code, str(two[0])], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_a_report_in_markdown_for_the_summary_of_a_pipeline(two, tmp_path, capsys):
+    assert main(["report", str(two[1]), "--format", "markdown"]) == 0
+    text = capsys.readouterr().out
+    title, sentence, *table = [line for line in text.splitlines() if line]
+    assert title.startswith("## ✕ BLOCKED")
+    assert "failed" in sentence
+    assert all(line.startswith("|") for line in table[:-1])
+    assert table[-1].startswith("Artifact `")
+    file = tmp_path / "summary.md"
+    assert main(["report", str(two[1]), "--format", "markdown", "-o", str(file)]) == 0
+    assert file.read_text() == text
