@@ -34,6 +34,9 @@ CELLS = 16  # dense labels stand on a 16 x 16 grid: four cells a patch, so that 
 MEAN = STD = 0.5
 COLOURS, FORMS = tuple(shapes.HUES), (*shapes.SHAPES, "bar")
 MIXTURE = (("reading", 0.66), ("relations", 0.12), ("shapes", 0.06), ("pins", 0.08), ("charts", 0.08))
+POLISH = 0.8  # from this share of the run on, more codes, and their nearest look-alikes as wrong captions
+POLISHED = (("reading", 0.80), ("relations", 0.07), ("shapes", 0.03), ("pins", 0.05), ("charts", 0.05))
+NEAREST = 7  # wrong captions of a code that come first, because they change a character into one it is taken for
 FEWER_SMALL = 0.6  # of the codes at 6 to 8 px, which teach least, give way to larger ones after the curriculum
 MAX_CODE = 4
 CENTRES = np.stack(np.meshgrid(*[(np.arange(CELLS, dtype=np.float32) + 0.5) * SIZE / CELLS] * 2)).reshape(2, -1)
@@ -123,12 +126,18 @@ def easy_reading(rng: np.random.Generator) -> Scene:
             return reading.draw(rng, code, how, look_alikes(rng, code, 4) if len(code) > 1 else (), {})
 
 
+def polishing(settings: Settings, index: int) -> bool:
+    """Whether a scene belongs to the last part of the run."""
+    return index >= POLISH * settings.steps * settings.batch
+
+
 def training_scene(rng: np.random.Generator, settings: Settings, index: int) -> tuple[str, Scene]:
     """The scene at a place in the run; how often it is an easy one falls with the curriculum."""
     first, last, share = settings.pages
     if first <= index / (settings.steps * settings.batch) < last and rng.random() < share:
         return "pages", pages.render(rng, "train", index)
-    kind = str(rng.choice([kind for kind, _ in MIXTURE], p=[share for _, share in MIXTURE]))
+    mixture = POLISHED if polishing(settings, index) else MIXTURE
+    kind = str(rng.choice([kind for kind, _ in mixture], p=[share for _, share in mixture]))
     if kind != "reading":
         module = {"relations": relations, "shapes": shapes, "pins": pins, "charts": charts}[kind]
         return kind, module.render(rng, "train", int(rng.integers(1 << 20)))
@@ -193,7 +202,8 @@ class Batches(IterableDataset[dict[str, Tensor]]):
         for index in range(step * size, (step + 1) * size):
             rng = stream("training", "train", self.settings.seed, index)
             kind, scene = training_scene(rng, self.settings, index)
-            wrong = [scene.negatives[at] for at in rng.permutation(len(scene.negatives))[:count]]
+            pool = scene.negatives[: NEAREST if kind == "reading" and polishing(self.settings, index) else None]
+            wrong = [pool[at] for at in rng.permutation(len(pool))[:count]]
             scenes.append((kind, scene, wrong))
         captions = [scene.caption for _, scene, _ in scenes]
         texts = captions + [text for _, _, wrong in scenes for text in wrong]

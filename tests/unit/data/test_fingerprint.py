@@ -79,8 +79,6 @@ def test_large_images_are_compared_in_detail():
 
     known = fingerprint.of_images(["a"], [photo(1)])
     assert fingerprint.matches(known, fingerprint.of_images(["b"], [photo(2)])) == ()
-    small = fingerprint.of_images(["b"], [photo(2).resize((64, 64), Image.Resampling.BOX)])
-    assert [match.right for match in fingerprint.matches(known, small)] == ["b"]  # too small to tell them apart
     for copied in ("half", "re-encoded", "mirrored, smaller, re-encoded"):
         (match,) = fingerprint.matches(known, fingerprint.of_images(["c"], [COPIES[copied](photo(1))]))
         assert (match.left, match.mirrored) == ("a", "mirrored" in copied)
