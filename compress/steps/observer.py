@@ -74,7 +74,8 @@ def patches(
         :, :, :: strides[0], :: strides[1]
     ]
     batch, channels, high, wide = windows.shape[:4]
-    return windows.transpose(0, 2, 3, 1, 4, 5).reshape(batch, high * wide, channels * kernel[0] * kernel[1])
+    rows: NDArray[np.float32] = windows.transpose(0, 2, 3, 1, 4, 5)
+    return rows.reshape(batch, high * wide, channels * kernel[0] * kernel[1])
 
 
 def _show(observer: Observer, array: NDArray[np.float32], where: str) -> None:

@@ -55,7 +55,6 @@ def test_int4_clip_is_released(released: tuple[subprocess.CompletedProcess[str],
     assert compress("verify", str(artifact), cwd=output).returncode == 0
 
 
-@pytest.mark.xfail(reason="the embedded weights are interim; look_alike=1Il is undecided at 1,504 items", strict=True)
 def test_int4_clip_passes_the_release_policy(released: tuple[object, Path], tmp_path: Path) -> None:
     folder = released[1].parent
     ran = compress(
@@ -87,7 +86,8 @@ def test_the_naive_recipe_is_blocked_by_reading(released: tuple[object, Path], t
     report = json.loads((blocked / "compress" / "gate_report.json").read_text())
     failed = [each for each in report["findings"] if each["status"] == "failed"]
     slices = [each for each in failed if each["metric"] == "reading.accuracy" and each["slice"]]
-    assert slices
+    assert "size=6-8" in {each["slice"] for each in slices}
+    assert "zero_shot.accuracy" in {each["metric"] for each in report["findings"] if each["status"] == "passed"}
     page = (blocked / "compress" / "report.html").read_text()
     assert all(each["slice"].split("=")[1] in page for each in slices)
     assert compress("verify", str(blocked), cwd=output).returncode == 3

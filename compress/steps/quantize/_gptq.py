@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg
 
 from compress.models.treatment import BlockWeights
 from compress.steps.quantize._rounding import in_blocks
@@ -47,6 +46,8 @@ def compensated(
 
 def _spreading(gram: NDArray[np.float64], damping: float) -> NDArray[np.float64]:
     """The upper Cholesky factor of the inverse of the damped second moments."""
+    from scipy import linalg  # here, because reading a recipe imports its methods and must answer at once
+
     diagonal = np.diag(gram)
     damped = gram + np.eye(len(gram)) * max(damping * float(diagonal.mean()), 1e-12)
     inverse = linalg.cho_solve(linalg.cho_factor(damped), np.eye(len(gram)))

@@ -15,7 +15,8 @@ from compress.targets.graph.session import optimized
 
 def chosen(path: Path) -> dict[str, int]:
     """How often each operator stands in the graph that ONNX Runtime really runs for a file on this CPU."""
-    told = child.run("compress.targets.graph.kernels", {"file": str(path)}, Limits.of_machine(), Silent(), path.name)
+    request = {"file": str(path.resolve())}  # the child works in a folder of its own
+    told = child.run("compress.targets.graph.kernels", request, Limits.of_machine(), Silent(), path.name)
     kernels: dict[str, int] = told["kernels"]
     return kernels
 

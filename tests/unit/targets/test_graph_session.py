@@ -1,11 +1,14 @@
 """Sessions run where they were asked to run, and what they cannot open is told as an error of ours."""
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 
 from compress.core.errors import EnvironmentFailure, ResourceExhausted, UsageError
+from compress.targets.graph import kernels
 from compress.targets.graph.session import open_session, run
 
 
@@ -41,6 +44,14 @@ def test_a_feed_it_does_not_take(tiny_encoder):
     opened = open_session(tiny_encoder.towers["text"].graph)
     with pytest.raises(UsageError, match="does not take the graph"):
         run(opened, ["text_embeds"], {"input_ids": np.array([[99]])})
+
+
+def test_kernels_are_counted_wherever_the_file_is_named_from(tiny_encoder, tmp_path, monkeypatch):
+    graph = tiny_encoder.towers["text"].graph
+    onnx.save(graph, tmp_path / "text.onnx")
+    monkeypatch.chdir(tmp_path)
+    assert kernels.chosen(Path("text.onnx")) == kernels.chosen(tmp_path / "text.onnx")
+    assert sum(kernels.chosen(Path("text.onnx")).values()) >= 1
 
 
 def test_memory_that_runs_out(tiny_encoder, monkeypatch):
