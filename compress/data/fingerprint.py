@@ -25,7 +25,7 @@ contrast (standard deviation) plus the second, in grey levels ..."""
 ALIKE: Final = 0.7
 """... and where they correlate at least so much: faint print on paper of one colour differs by little, and is no copy.
 
-Measured: no false alarm among 13.8 million pairs of rendered scenes (64 pixels) and 353,584 pairs of product photos.
+benchmarks/fingerprints.py: no false alarm among 13.8 million pairs of rendered scenes and a million of product photos.
 All mirrored and resized copies are found (half to 1.7 times), of JPEG copies 97.7 % at quality 75 and 94 % at 50.
 """
 

@@ -4,44 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from compress.core.errors import UsageError
-from compress.core.progress import Progress
 from compress.data import runtime
 from compress.data.items import Items
 from compress.data.preprocess import open_preprocess
-from compress.pipeline.provenance import items
-from compress.recipe.sources import DataSource
 from compress.steps.step import Feeds
 
 BATCH = 16
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class Calibration:
-    """The data set called `calibration` in a recipe, read when the first step asks for it.
+    """Calibration items as batches. `folder` is the float reference, whose runtime file and processor make inputs."""
 
-    `folder` is the float reference, whose runtime file and processor make the inputs.
-    """
-
-    spec: DataSource
+    items: Items
     folder: Path
-    roots: tuple[Path, ...]
-    progress: Progress
 
     def feeds(self) -> Callable[[str], Feeds]:
         """A function from a tower's kind to batches of its inputs."""
         return self._batches
-
-    @cached_property
-    def items(self) -> Items:
-        """Images and captions."""
-        return items(self.spec, self.roots, self.progress)
 
     def _batches(self, kind: str) -> Iterator[Mapping[str, NDArray[np.generic]]]:
         shipped = runtime.read(self.folder)

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from compress.artifact import manifest
+from compress.data.fingerprint import Fingerprints, of_images
 from compress.gates.decision import decide
+from compress.gates.outcomes import Unmeasured
 from compress.gates.policy import Policy
 from compress.pipeline import evidence, ledger
 from compress.pipeline.measurement import Subject, measure
 from compress.pipeline.options import Options
 from compress.pipeline.provenance import seen_by
+from compress.pipeline.runnable import exported_here
 
 
 def judge(policy: Policy, reference: Path, candidate: Path, seed: int, options: Options) -> dict[str, Any]:
@@ -21,7 +24,10 @@ def judge(policy: Policy, reference: Path, candidate: Path, seed: int, options: 
     A gate on such a fact (census, export) is inconclusive.
     """
     digest = manifest.scan(candidate, candidate.name).subject
-    seen = seen_by(candidate, options.data_roots, options.progress)
+    if exported_here(candidate, options):  # a float model was shown nothing that its reference was not
+        seen: Fingerprints | Unmeasured = of_images((), ())
+    else:
+        seen = seen_by(candidate, options.data_roots, options.progress)
     measured = measure(policy, Subject(reference, candidate, None, seen), seed, options)
     verdict = decide(policy, measured.metrics, digest)
     return {

@@ -19,7 +19,7 @@ from compress.gates.policy import load_policy
 from compress.models.graph import parameter_count
 from compress.models.tower import Encoder, Site, Tower
 from compress.models.treatment import BlockWeights, StaticInt8
-from compress.pipeline import demand, model
+from compress.pipeline import demand, model, provenance
 from compress.pipeline.calibration import BATCH, Calibration
 from compress.pipeline.demand import GateDemand, TaskDemand
 from compress.pipeline.measurement import model_bytes
@@ -146,7 +146,7 @@ def _rehearse(
 ) -> Iterator[StepPlan]:
     """Apply every step to the towers with a batch of scenes for data; what a step refuses is noted."""
     spec = DataSource(source="scenes", samples=BATCH)
-    scenes = Calibration(spec, reference, options.data_roots, options.progress).feeds()
+    scenes = Calibration(provenance.items(spec, options.data_roots, options.progress), reference).feeds()
     for at, step in enumerate(recipe.steps):
         asked: list[str] = []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from compress.artifact import layout
@@ -11,7 +12,7 @@ from compress.data import fingerprint, source
 from compress.data.fingerprint import Fingerprints
 from compress.data.items import Items
 from compress.gates.outcomes import Unmeasured
-from compress.recipe.load import load
+from compress.recipe.load import load as load_recipe
 from compress.recipe.schema import Recipe
 from compress.recipe.sources import DataSource
 from compress.steps import spec_of
@@ -19,27 +20,28 @@ from compress.steps import spec_of
 SAMPLES = 256
 
 
+def load(recipe: Recipe, roots: tuple[Path, ...], progress: Progress) -> dict[str, Items]:
+    """The items of every entry of the recipe's `data:`; SAMPLES of one that does not say how many."""
+    return {name: items(spec, roots, progress) for name, spec in recipe.data.items()}
+
+
 def items(spec: DataSource, roots: tuple[Path, ...], progress: Progress) -> Items:
-    """The items of one entry of a recipe's `data:`; SAMPLES of them where it does not say how many."""
+    """The items of one entry."""
     return source.load_named(spec.model_copy(update={"samples": spec.samples or SAMPLES}), roots, progress)
 
 
-def seen(recipe: Recipe, roots: tuple[Path, ...], progress: Progress) -> Fingerprints:
-    """Fingerprints of every image in the recipe's `data:`, whichever step uses it."""
-    loaded = {name: items(spec, roots, progress) for name, spec in recipe.data.items()}
+def seen(loaded: Mapping[str, Items]) -> Fingerprints:
+    """Fingerprints of every image of a recipe's `data:`, whichever step uses it."""
     names = [f"{name}/{each}" for name, data in loaded.items() for each in data.ids]
     return fingerprint.of_images(names, (image for data in loaded.values() for image in data.images))
 
 
 def seen_by(folder: Path, roots: tuple[Path, ...], progress: Progress) -> Fingerprints | Unmeasured:
-    """The same for a folder that may be an artifact; a float model has no recipe and was shown nothing.
-
-    Unmeasured says why it is not known, which decides nothing.
-    """
+    """The same for an artifact, by its recipe. Unmeasured says why it is not known, which decides nothing."""
     recipe = folder / layout.RECIPE
     if not recipe.is_file():
-        return fingerprint.of_images((), ())
+        return Unmeasured("nobody knows what it was calibrated on: it holds no recipe")
     try:
-        return seen(load(recipe, spec_of), roots, progress)
+        return seen(load(load_recipe(recipe, spec_of), roots, progress))
     except CompressError as error:
         return Unmeasured(f"what it was calibrated on cannot be compared with the items: {error}")

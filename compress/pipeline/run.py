@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from compress.artifact import layout, signing
 from compress.artifact.staging import Staging, Store
 from compress.core import names
 from compress.core.errors import UsageError
+from compress.data.items import Items
 from compress.gates.decision import decide
 from compress.gates.policy import find_policy, load_policy
 from compress.models.tower import Encoder
@@ -42,14 +44,15 @@ def run(recipe: Recipe, file: Path, options: Options) -> Result:
     with Store(options.output).stage(recipe.name) as staging:
         encoder = model.load(recipe.model, file, options.offline, options.data_roots)
         reference = model.write_reference(encoder, options.cache / "reference")
-        steps = apply_steps(recipe, encoder, reference, options)
+        data = provenance.load(recipe, options.data_roots, options.progress)
+        steps = apply_steps(recipe, encoder, reference, data, options)
         target.export(encoder, staging.folder)  # type: ignore[attr-defined]
         _write_recipe(staging, told, policy_file(recipe, file) if recipe.gated else None)
         digest = staging.scan().subject
         measured = None
         if policy:
-            seen = provenance.seen(recipe, options.data_roots, options.progress)
-            measured = measure(policy, Subject(reference, staging.folder, encoder, seen), recipe.seed, options)
+            subject = Subject(reference, staging.folder, encoder, provenance.seen(data))
+            measured = measure(policy, subject, recipe.seed, options)
         verdict = decide(policy, measured.metrics, digest) if policy and measured else None
         attempts = ledger.record(options.output, policy, verdict, recipe.name) if policy and verdict else ()
         done = evidence.Run(told, encoder, reference, steps, verdict, measured, attempts)
@@ -68,12 +71,13 @@ def target_of(recipe: Recipe) -> object:
     return names.load(TARGETS, recipe.targets[0].replace("-", "_"))
 
 
-def apply_steps(recipe: Recipe, encoder: Encoder, reference: Path, options: Options) -> tuple[StepReport, ...]:
+def apply_steps(
+    recipe: Recipe, encoder: Encoder, reference: Path, data: Mapping[str, Items], options: Options
+) -> tuple[StepReport, ...]:
     """Apply the recipe's steps in the order written, after those that a checkpoint holds already."""
-    spec = recipe.data.get("calibration")
-    data = Calibration(spec, reference, options.data_roots, options.progress) if spec else None
-    context = Context(data.feeds() if data else None, options.progress, recipe.seed)
-    follows = checkpoint.fingerprint(recipe, reference, data.items.digest if data else None)
+    items = data.get("calibration")
+    context = Context(Calibration(items, reference).feeds() if items else None, options.progress, recipe.seed)
+    follows = checkpoint.fingerprint(recipe, reference, items.digest if items else None)
     kept = Checkpoint(checkpoint.place(options.output, recipe.name), follows, encoder, options.progress)
     reports = kept.start(options.resume)
     for step in recipe.steps[len(reports) :]:

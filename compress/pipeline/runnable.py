@@ -28,6 +28,11 @@ def runnable(named: str, options: Options, allow_pickle: bool = False) -> Path:
     return model.write_reference(encoder, options.cache / "reference")
 
 
+def exported_here(folder: Path, options: Options) -> bool:
+    """Whether a folder is the float export that `runnable` made of a model."""
+    return folder.parent == options.cache / "reference"
+
+
 def reference(named: str, options: Options, allow_pickle: bool = False) -> Path:
     """The same for what a candidate is held against, which has to be an original.
 

@@ -3,6 +3,7 @@
 import copy
 import functools
 import json
+import shutil
 
 import pytest
 import tiny_clip
@@ -265,6 +266,18 @@ def test_calibrating_on_what_is_measured_decides_nothing(once, recipe, tmp_path,
     against_itself = "gate", blocked, "--reference", blocked, *words[3:], "--policy", tmp_path / "near.yaml"
     assert compress(*against_itself) == 2
     assert "has to be an original" in capsys.readouterr().err
+
+
+def test_who_does_not_say_what_it_was_calibrated_on_is_not_decided(once, tiny, tmp_path, capsys):
+    output, policy = tmp_path / "out", tmp_path / "near.yaml"
+    policy.write_text(POLICY)
+    words = "--reference", tiny, "--policy", policy, "--output", output, "--quiet", "--json"
+    assert compress("gate", tiny, *words) == 0  # a float model was shown nothing
+    capsys.readouterr()
+    (exported,) = (output / "cache" / "reference").iterdir()
+    shutil.copytree(exported, tmp_path / "foreign")
+    assert compress("gate", tmp_path / "foreign", *words) == 4
+    assert "nobody knows what it was calibrated on" in result(capsys)["findings"][0]["reason"]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 BINS: Final = 4096
+SMALLEST: Final = 1e-8
+"""The narrowest range: below it bins, and the scale made of it, would have no width in float32."""
 
 
 class Histogram:
@@ -26,10 +28,7 @@ class Histogram:
         if not np.isfinite(largest):
             raise ValueError("the activations hold NaN or infinity")
         self.largest = max(self.largest, largest)
-        if largest == 0.0:
-            self.top = self.top or 1e-8
-        elif self.top == 0.0:
-            self.top = largest
+        self.top = self.top or max(largest, SMALLEST)
         while largest > self.top:
             merged = self.counts.reshape(-1, 2).sum(1)
             self.counts = np.concatenate([merged, np.zeros(BINS // 2)])
@@ -51,7 +50,7 @@ class Histogram:
         """The magnitude below which `percent` of the values lie, at most the largest one seen."""
         reached = np.cumsum(self.counts)
         at = int(np.searchsorted(reached, reached[-1] * percent / 100))
-        return min((min(at, BINS - 1) + 1) * self.top / BINS, self.largest) or 1e-8
+        return max(min((min(at, BINS - 1) + 1) * self.top / BINS, self.largest), SMALLEST)
 
     def least_error(self, levels: int = 127, candidates: int = 64) -> float:
         """The clip range with the smallest mean squared error of symmetric rounding to +-`levels` steps.
@@ -67,4 +66,4 @@ class Histogram:
             error = float(self.counts @ np.square(beyond) + self.counts[inside].sum() * (clip / levels) ** 2 / 12)
             if error <= best:
                 best, chosen = error, float(clip)
-        return chosen or 1e-8
+        return max(chosen, SMALLEST)

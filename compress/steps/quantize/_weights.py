@@ -12,7 +12,7 @@ from compress.models.treatment import BlockWeights
 from compress.steps.step import Context, SiteReport, StepReport
 from compress.targets.graph.emitter import weight_matrix
 
-Rounding = Callable[[NDArray[np.float32], Site], BlockWeights]
+Rounding = Callable[[NDArray[np.float32], Tower, Site], BlockWeights]
 
 
 def round_weights(use: str, chosen: Iterable[tuple[Tower, Site]], context: Context, rounding: Rounding) -> StepReport:
@@ -20,7 +20,7 @@ def round_weights(use: str, chosen: Iterable[tuple[Tower, Site]], context: Conte
     rows = []
     for tower, site in context.progress.track(list(chosen), use):
         weight = weight_matrix(tower, site)
-        held = rounding(weight, site)
+        held = rounding(weight, tower, site)
         tower.treatments[site.name] = held
         rows.append(
             SiteReport(

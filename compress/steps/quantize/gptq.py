@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from compress.core.errors import UsageError
-from compress.models.tower import Encoder, Site
+from compress.models.tower import Encoder, Site, Tower
 from compress.models.treatment import BlockWeights
 from compress.recipe.steps import StepSpec
 from compress.steps._activations import watch
@@ -53,10 +53,9 @@ def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
         for kind, sites in by_tower.items()
         for name, moments in watch(encoder.towers[kind], sites, context, Moments).items()
     }
-    kinds = {site.name: tower.kind for tower, site in chosen}
 
-    def rounding(weight: NDArray[np.float32], site: Site) -> BlockWeights:
-        return _rounded(weight, seen[kinds[site.name], site.name], site, spec)
+    def rounding(weight: NDArray[np.float32], tower: Tower, site: Site) -> BlockWeights:
+        return _rounded(weight, seen[tower.kind, site.name], site, spec)
 
     return round_weights(USE, chosen, context, rounding)
 

@@ -43,8 +43,8 @@ def apply_bits(use: str, bits: int, encoder: Encoder, spec: Spec, context: Conte
     chosen = selected(encoder.towers, spec, DEFAULT)
     if spec.scale_per == "tensor":
         return round_weights(
-            use, chosen, context, lambda weight, _: per_tensor(weight, bits, spec.block, spec.scale_search)
+            use, chosen, context, lambda weight, *_: per_tensor(weight, bits, spec.block, spec.scale_search)
         )
     return round_weights(
-        use, chosen, context, lambda weight, _: in_blocks(weight, bits, spec.block, spec.symmetric, spec.scale_search)
+        use, chosen, context, lambda weight, *_: in_blocks(weight, bits, spec.block, spec.symmetric, spec.scale_search)
     )

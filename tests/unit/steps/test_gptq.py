@@ -113,6 +113,21 @@ def test_a_whole_tower_moves_less_than_with_plain_rounding(tiny_encoder):
     assert moved < np.linalg.norm(output(emit(tower)) - before)
 
 
+def test_towers_whose_sites_have_the_same_names_do_not_mix(tiny_encoder):
+    shared = {site.name for site in tiny_encoder.towers["vision"].sites} & {
+        site.name for site in tiny_encoder.towers["text"].sites
+    }
+    assert shared
+    apply(tiny_encoder, Spec(), CONTEXT)
+    together = {kind: dict(tower.treatments) for kind, tower in tiny_encoder.towers.items()}
+    for kind, tower in tiny_encoder.towers.items():
+        tower.treatments.clear()
+        apply(tiny_encoder, Spec(towers=(kind,)), CONTEXT)
+        assert tower.treatments.keys() == together[kind].keys()
+        for name, held in tower.treatments.items():
+            np.testing.assert_array_equal(held.codes, together[kind][name].codes)
+
+
 def test_what_cannot_be(tiny_encoder, monkeypatch):
     with pytest.raises(UsageError, match="no input to compensate"):
         apply(tiny_encoder, Spec(include=("embedding",)), CONTEXT)
