@@ -41,13 +41,17 @@ class UsageError(CompressError):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong in a document: 1-based line and column, dotted path (`steps[2].use`), what, and what to do."""
+    """One thing wrong in a document: 1-based line and column, dotted path (`steps[2].use`), what, and what to do.
+
+    `file` is set where it is another one than the document's, such as the parent of a policy.
+    """
 
     line: int
     column: int
     path: str
     what: str
     hint: str = ""
+    file: str = ""
 
 
 class DocumentError(UsageError):
@@ -56,7 +60,8 @@ class DocumentError(UsageError):
     def __init__(self, file: str, problems: Sequence[Problem]) -> None:
         self.file, self.problems = file, tuple(problems)
         lines = [
-            f"{file}:{each.line}:{each.column} {each.path}: {each.what}" + (f" ({each.hint})" if each.hint else "")
+            f"{each.file or file}:{each.line}:{each.column} {each.path}: {each.what}"
+            + (f" ({each.hint})" if each.hint else "")
             for each in self.problems
         ]
         super().__init__("\n".join(lines))

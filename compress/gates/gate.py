@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Annotated
 
 from pydantic import Field
@@ -11,10 +12,19 @@ from compress.gates.outcomes import Census, Measurement, Unmeasured
 from compress.gates.verdict import Finding
 from compress.recipe.fields import Strict, Text
 
-Margin = Annotated[float, Field(ge=0, lt=1)]
+
+class Stricter(Enum):
+    """Which way an option of a rule asks for more. An option that does not say counts as weakened by every change."""
+
+    LOWER = "lower"
+    HIGHER = "higher"
+    MORE = "more"  # of a list of names, where None stands for all there are
+
+
+Margin = Annotated[float, Field(ge=0, lt=1), Stricter.LOWER]
 """The drop that is tolerated, as a fraction: 0.02 is two points. 1 or more would tolerate everything."""
 
-Confidence = Annotated[float, Field(gt=0.5, lt=1)]
+Confidence = Annotated[float, Field(gt=0.5, lt=1), Stricter.HIGHER]
 """Of the one-sided bound a drop is judged by."""
 
 

@@ -11,7 +11,8 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from compress.core import names
 from compress.core.digest import of_data
-from compress.core.errors import UsageError
+from compress.core.errors import DocumentError
+from compress.gates import policy_file
 from compress.gates.gate import GateSpec
 from compress.recipe import document
 from compress.recipe.fields import Name, Strict, Version
@@ -101,21 +102,22 @@ class Policy(Strict):
         return of_data(self.model_dump(mode="json", exclude_unset=True))
 
 
+class _Written(Policy):
+    """For the names of the keys that a file may have besides; they are gone when a policy is decoded."""
+
+    extends: None = None
+    without: None = None
+
+
 def load_policy(name_or_path: str | Path) -> Policy:
-    """Read a policy from a file, or by name from those that ship with the package.
+    """Read a policy, from a file or by name from those that ship with the package, with all that it extends.
 
-    Raises UsageError when there is none, DocumentError with every problem of the file.
+    Raises UsageError when there is none, DocumentError with every problem of the file and its ancestors.
     """
-    return document.decode(document.read(find_policy(name_or_path)), Policy)
-
-
-def find_policy(name_or_path: str | Path) -> Path:
-    """The file of a policy: a path that exists, or the name of one that ships with the package."""
-    path = Path(name_or_path)
-    if path.is_file():
-        return path
-    shipped = {each.stem: each for each in sorted(names.bundled("evals", "policies").glob("*.yaml"))}
-    wanted = str(name_or_path).removesuffix(".yaml")
-    if wanted not in shipped:
-        raise UsageError(f"no policy {str(name_or_path)!r}", hint=names.did_you_mean(wanted, shipped))
-    return shipped[wanted]
+    lineage = policy_file.read(policy_file.find_policy(name_or_path))
+    told = [each for level in lineage.levels for each in document.attempt(level, _Written)[1]]
+    if problems := dict.fromkeys((*lineage.problems, *told)):  # what is inherited is wrong at every level
+        raise DocumentError(
+            lineage.resolved.file, sorted(problems, key=lambda each: (each.file, each.line, each.column))
+        )
+    return document.decode(lineage.resolved, Policy)

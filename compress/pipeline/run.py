@@ -11,8 +11,9 @@ from compress.artifact.staging import Staging, Store
 from compress.core import names
 from compress.core.errors import UsageError
 from compress.data.items import Items
+from compress.gates import policy_file as policies
 from compress.gates.decision import decide
-from compress.gates.policy import find_policy, load_policy
+from compress.gates.policy import load_policy
 from compress.models.tower import Encoder
 from compress.pipeline import checkpoint, evidence, ledger, model, provenance
 from compress.pipeline.calibration import Calibration
@@ -91,13 +92,13 @@ def apply_steps(
 def policy_file(recipe: Recipe, file: Path) -> Path:
     """The file of the recipe's policy: beside the recipe if it is there, else from the working directory or by name."""
     beside = file.parent / recipe.policy
-    return beside if beside.is_file() else find_policy(recipe.policy)
+    return beside if beside.is_file() else policies.find_policy(recipe.policy)
 
 
 def _write_recipe(staging: Staging, recipe: Recipe, policy: Path | None) -> None:
     staging.write(layout.RECIPE, dump(recipe).encode())
     if policy is not None:
-        staging.write(layout.POLICY, policy.read_bytes())
+        staging.write(layout.POLICY, policies.written(policy))
 
 
 def portable(recipe: Recipe) -> Recipe:

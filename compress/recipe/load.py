@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict, Field
-from ruamel.yaml import YAML
-from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from compress.core.errors import DocumentError, Problem, UsageError
 from compress.core.names import bundled, did_you_mean
-from compress.recipe import scalars, tree
+from compress.recipe import scalars, tree, writing
 from compress.recipe.document import Document, attempt, read
 from compress.recipe.fields import Strict
 from compress.recipe.overrides import override
@@ -22,8 +19,6 @@ from compress.recipe.schema import NO_POLICY, Head, Recipe
 from compress.recipe.steps import Step, StepSpec
 
 SpecOf = Callable[[str], type[StepSpec]]
-
-_PLAIN = re.compile(r"(?!(?:y|n|yes|no|on|off)$)[a-z_][a-z0-9_./-]*", re.IGNORECASE)  # YAML 1.1 has more booleans
 
 
 class _Entry(Strict):
@@ -100,23 +95,7 @@ def _unknown(document: Document, targets: Collection[str], policies: Collection[
 
 def dump(recipe: Recipe) -> str:
     """YAML text of a recipe with all defaults filled in, which loads to an equal recipe again."""
-    yaml = YAML(typ="rt", pure=True)
-    yaml.default_flow_style = False
-    yaml.width = 1 << 20
-    stream = io.StringIO()
-    yaml.dump(_quoted(recipe.resolved()), stream)
-    return stream.getvalue()
-
-
-def _quoted(data: Any) -> Any:
-    """Data with quotes around every text that is more than a plain word, so that every reader takes it for text."""
-    if isinstance(data, dict):
-        return {_quoted(key): _quoted(value) for key, value in data.items()}
-    if isinstance(data, list):
-        return [_quoted(value) for value in data]
-    if isinstance(data, str) and not (_PLAIN.fullmatch(data) and isinstance(scalars.read(data), str)):
-        return DoubleQuotedScalarString(data)
-    return data
+    return writing.dump(recipe.resolved())
 
 
 def find_recipe(name_or_path: str) -> Path:

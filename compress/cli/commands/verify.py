@@ -14,7 +14,7 @@ import click
 from compress.artifact import layout, verify
 from compress.cli.signing import KEY, check_resource
 from compress.core.errors import CompressError, UsageError
-from compress.recipe import document
+from compress.gates import policy_file
 
 if TYPE_CHECKING:
     from compress.artifact.attestation import Signed
@@ -71,7 +71,7 @@ def _pin(policy: Path | None, policy_digest: str | None) -> str | None:
         raise UsageError("not 64 lower-case hex digits", "--policy-digest")
     if policy is None:
         return policy_digest
-    digest = document.read(policy).digest
+    digest = policy_file.read(policy).require_merged().digest
     if policy_digest not in (None, digest):
         raise UsageError(f"{policy} has digest {digest}, --policy-digest says {policy_digest}", "--policy")
     return digest

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from compress.gates.gate import Stricter
 from compress.gates.outcomes import Measurement
 from compress.gates.rules._limit import LimitSpec, held
 from compress.gates.verdict import Finding
@@ -9,6 +12,8 @@ from compress.gates.verdict import Finding
 
 class Spec(LimitSpec):
     """Options of `at_least`."""
+
+    value: Annotated[float, Stricter.HIGHER]
 
 
 def judge(spec: Spec, measurement: Measurement) -> tuple[Finding, ...]:

@@ -7,11 +7,11 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from compress.gates.gate import GateSpec, undecided
+from compress.gates.gate import GateSpec, Stricter, undecided
 from compress.gates.outcomes import Measurement, Unmeasured, paired
 from compress.gates.verdict import Finding
 
-Cosine = Annotated[float, Field(ge=-1, le=1)]
+Cosine = Annotated[float, Field(ge=-1, le=1), Stricter.HIGHER]
 
 
 class Spec(GateSpec):

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from compress.gates.gate import Margin, undecided
+from compress.gates.gate import Margin, Stricter, undecided
 from compress.gates.outcomes import Measurement, Outcomes, Unmeasured, paired
 from compress.gates.rules._paired import PairedSpec, Part, judge_part
 from compress.gates.verdict import Finding
@@ -36,9 +36,9 @@ class Spec(PairedSpec):
     be there; `min_items` is the least number of items a slice is decided on; `margins` overrides the margin by slice.
     """
 
-    dimensions: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = None
+    dimensions: Annotated[Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None, Stricter.MORE] = None
     slices: Annotated[tuple[SliceName, ...], Field(strict=False)] = ()
-    min_items: Annotated[int, Field(ge=2)] | None = None
+    min_items: Annotated[Annotated[int, Field(ge=2)] | None, Stricter.HIGHER] = None
     margins: Mapping[SliceName, OwnMargin] = Field(default_factory=dict)
 
     @property

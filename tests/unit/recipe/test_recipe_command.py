@@ -76,7 +76,14 @@ def test_check_as_json_and_with_overrides(capsys: pytest.CaptureFixture[str]) ->
     (report,) = json.loads(capsys.readouterr().out)
     assert (report["recipe"], report["ok"], report["digest"]) == ("one", False, None)
     assert report["problems"] == [
-        {"line": 1, "column": 1, "path": "--set seed", "what": "must be a whole number, not 'x'", "hint": ""}
+        {
+            "line": 1,
+            "column": 1,
+            "path": "--set seed",
+            "what": "must be a whole number, not 'x'",
+            "hint": "",
+            "file": "",
+        }
     ]
     assert main(["recipe", "check", "one", "--json", "--set", "seed=3"]) == 0
     (report,) = json.loads(capsys.readouterr().out)
