@@ -15,7 +15,7 @@ from securesystemslib.signer import CryptoSigner, SSlibKey
 
 from compress import __version__
 from compress.artifact import envelope, layout, manifest, statement, strict_json
-from compress.artifact.verify import Report
+from compress.artifact.report import Report
 from compress.core.errors import IntegrityError
 
 _SHOWN: Final = 160

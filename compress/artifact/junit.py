@@ -1,4 +1,4 @@
-"""How many failures and errors a JUnit file states, read with a bare parser that accepts no document type."""
+"""How many failures, errors and skips a JUnit file states, read with a bare parser that accepts no document type."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from compress.core.errors import IntegrityError
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Test cases with a <failure> and with an <error>."""
+    """Test cases with a <failure>, with an <error> and with a <skipped>."""
 
     failures: int
     errors: int
+    skipped: int = 0
 
 
 def counts(content: bytes, where: str) -> Counts:
@@ -25,7 +26,7 @@ def counts(content: bytes, where: str) -> Counts:
     def start(tag: str, attributes: dict[str, str]) -> None:
         cases[tag] += 1
         if tag == "testsuite":
-            totals.update({key: int(attributes.get(key, "0")) for key in ("failures", "errors")})
+            totals.update({key: int(attributes.get(key, "0")) for key in ("failures", "errors", "skipped")})
 
     parser = expat.ParserCreate(encoding="utf-8")
     parser.StartElementHandler = start
@@ -34,8 +35,8 @@ def counts(content: bytes, where: str) -> Counts:
         parser.Parse(content, True)
     except (expat.ExpatError, ValueError) as error:
         raise IntegrityError(f"malformed JUnit: {error}", where) from error
-    found = Counts(cases["failure"], cases["error"])
-    if found != Counts(totals["failures"], totals["errors"]):
+    found = Counts(cases["failure"], cases["error"], cases["skipped"])
+    if found != Counts(totals["failures"], totals["errors"], totals["skipped"]):
         raise IntegrityError("the totals of the test suites are not the number of failed test cases", where)
     return found
 

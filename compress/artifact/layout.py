@@ -16,6 +16,7 @@ PROFILE_SHAPES = "compress/profile_shapes.json"
 
 CARD = "README.md"
 GATE_REPORT = "compress/gate_report.json"
+WAIVERS = "compress/waivers.yaml"
 JUNIT = "compress/gate_report.junit.xml"
 HTML_REPORT = "compress/report.html"
 SAMPLES = "compress/samples.parquet"
@@ -23,20 +24,21 @@ ENVIRONMENT = "compress/env.json"
 ATTESTATIONS = "compress/attestations.intoto.jsonl"
 BUNDLE = "compress/model.sig"
 
-EVIDENCE = frozenset({CARD, GATE_REPORT, JUNIT, HTML_REPORT, SAMPLES, ENVIRONMENT, ATTESTATIONS, BUNDLE})
-"""What was measured about the payload. Differs from run to run (times, latencies), so the subject leaves it out."""
+EVIDENCE = frozenset({CARD, GATE_REPORT, WAIVERS, JUNIT, HTML_REPORT, SAMPLES, ENVIRONMENT, ATTESTATIONS, BUNDLE})
+"""What was measured and decided about the payload. Differs from run to run (times), so the subject leaves it out."""
 
-Status = Literal["passed", "failed", "inconclusive", "ungated"]
+Status = Literal["passed", "failed", "inconclusive", "waived", "ungated"]
 
 PLACES: Mapping[Status, str] = {
     "passed": "released",
     "failed": "blocked",
     "inconclusive": "blocked",
+    "waived": "waived",
     "ungated": "ungated",
 }
 """The folder below the output root that a verdict leads to."""
 
-EXIT_CODES: Mapping[Status, int] = {"passed": 0, "failed": 3, "inconclusive": 4, "ungated": 4}
+EXIT_CODES: Mapping[Status, int] = {"passed": 0, "failed": 3, "inconclusive": 4, "waived": 3, "ungated": 4}
 """The exit code that a gate report with this status states. Only 0 releases."""
 
 _NAME = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

@@ -10,6 +10,7 @@ from typing import Any
 from securesystemslib.signer import CryptoSigner
 
 from compress.artifact import attestation, bundle, layout, manifest, verify
+from compress.artifact.report import Report
 from compress.artifact.staging import Staging, Store
 from compress.core.errors import IntegrityError
 
@@ -40,7 +41,7 @@ def sign(staging: Staging, signing: Signing) -> None:
     staging.write(layout.ATTESTATIONS, attestation.attest(report, files, signing.signer, signing.resource))
 
 
-def settle_signed(artifact: Path, store: Store, signing: Signing, replace: bool = False) -> tuple[Path, verify.Report]:
+def settle_signed(artifact: Path, store: Store, signing: Signing, replace: bool = False) -> tuple[Path, Report]:
     """Settle a signed copy of an artifact that was made before; returns where, and its report.
 
     Raises IntegrityError where it is not whole, ConflictError as `Staging.settle` does.

@@ -1,4 +1,4 @@
-"""The only code that writes under released/, blocked/ and ungated/: work in a staging folder, then one rename."""
+"""The only code that writes where verdicts lead (released/, blocked/, ...): work in a staging folder, one rename."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _STAGING = "staging"
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """An output root with its folders staging/, released/, blocked/ and ungated/."""
+    """An output root with its folders staging/, released/, blocked/, waived/ and ungated/."""
 
     root: Path
 
@@ -48,7 +48,7 @@ class Store:
 
     def _recover(self, name: str) -> None:
         """Clear what a killed run of this name left; the lock, which dies with its process, says that none lives."""
-        left = re.compile(re.escape(name) + r"-[0-9a-f]{8}(?:\.(released|ungated)|\.blocked)?")
+        left = re.compile(re.escape(name) + r"-[0-9a-f]{8}(?:\.(released|ungated)|\.(?:blocked|waived))?")
         for path in (self.root / _STAGING).iterdir():
             if not (found := left.fullmatch(path.name)):
                 continue
@@ -98,7 +98,7 @@ class Staging:
         self.write(layout.MANIFEST, files.to_json())
         _sync_tree(self.folder, files)
 
-        blocked = layout.PLACES[status] == "blocked"
+        blocked = layout.PLACES[status] in ("blocked", "waived")  # many of one name: they go by their digest
         target = self.root / layout.PLACES[status] / (f"{self.name}-{files.subject[:8]}" if blocked else self.name)
         target.parent.mkdir(exist_ok=True)
         if not os.path.lexists(target):

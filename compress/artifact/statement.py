@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from compress.artifact import layout, manifest
 from compress.artifact.keys import named_information
-from compress.artifact.verify import Report
+from compress.artifact.report import Report
 from compress.core import digest
 
 TYPE: Final = "https://in-toto.io/Statement/v1"
@@ -32,13 +32,16 @@ def subject(report: Report) -> list[dict[str, Any]]:
 
 
 def tests(report: Report) -> dict[str, Any]:
-    """The predicate test-result: the findings by name. An inconclusive test has not passed, so it is told as failed."""
+    """The predicate test-result: the findings by name.
+
+    What is inconclusive or waived has not passed, so it is told as failed; what is waived in `warnedTests` as well.
+    """
     names = [(finding.status, _name(finding.metric, finding.rule, finding.slice)) for finding in report.findings]
     return {
         "result": _result(report),
         "configuration": [_policy(report)],
         "passedTests": [name for status, name in names if status == "passed"],
-        "warnedTests": [],
+        "warnedTests": [name for status, name in names if status == "waived"],
         "failedTests": [name for status, name in names if status != "passed"],
     }
 

@@ -4,61 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from compress.artifact import junit, layout, manifest, strict_json
-from compress.core.errors import CompressError, GateFailed, Inconclusive, IntegrityError
+from compress.artifact import junit, layout, manifest, strict_json, waived
+from compress.artifact.report import Finding, Policy, Report, plain
+from compress.core.errors import CompressError, IntegrityError
 from compress.recipe import document
+from compress.recipe.waivers import Waivers
 
 _VERSION = 1
-_FINDING_STATUSES = ("passed", "failed", "inconclusive")
+_FINDING_STATUSES = ("passed", "failed", "inconclusive", "waived")
 _Gates = Counter[tuple[str, str]]  # how often a policy declares each (metric, rule)
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one gate found, on all items or on one slice of them."""
-
-    metric: str
-    rule: str
-    slice: str | None
-    status: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """Name and digest of the policy that the artifact was gated with."""
-
-    name: str
-    digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """An artifact whose bytes, gate report and policy agree with each other; its verdict may be any."""
-
-    name: str
-    subject: str
-    status: layout.Status
-    policy: Policy | None
-    findings: tuple[Finding, ...]
-    files: int
-    size: int
-
-    def require_passed(self, where: str = "") -> None:
-        """Raise GateFailed or Inconclusive unless every gate of a policy passed."""
-        if self.status == "ungated":
-            raise Inconclusive("never gated: its recipe says `policy: none`", where)
-        if self.status == "passed":
-            return
-        open_ = [finding for finding in self.findings if finding.status == self.status]
-        lines = [f"  {finding.metric} {finding.rule} {finding.slice or ''}: {finding.reason}" for finding in open_]
-        if self.status == "failed":
-            raise GateFailed("\n".join([f"{len(open_)} findings failed", *lines]), where)
-        raise Inconclusive("\n".join([f"{len(open_)} findings are inconclusive", *lines]), where)
 
 
 def verify(folder: Path, policy_digest: str | None = None) -> Report:
@@ -96,7 +53,8 @@ def judge(folder: Path, files: manifest.Manifest) -> Report:
     content = _member(folder, files, layout.GATE_REPORT)
     kinds = {"version": int, "name": str, "digest": str, "status": str, "exit_code": int, "findings": list}
     data = strict_json.fields(strict_json.parse(content, where), kinds, where, more=True)
-    findings = tuple(_finding(each, f"{where} findings[{i}]") for i, each in enumerate(data["findings"]))
+    given = waived.recorded(folder, layout.WAIVERS in files.paths, data.get("waivers"))
+    findings = tuple(_finding(each, given, f"{where} findings[{i}]") for i, each in enumerate(data["findings"]))
     policy, gates = _policy(folder, files, data.get("policy"))
     status = _status(gates, findings) if policy else "ungated"
 
@@ -108,7 +66,8 @@ def judge(folder: Path, files: manifest.Manifest) -> Report:
     if policy or layout.JUNIT in files.paths:
         _compare_junit(folder, files, findings)
     size = sum(entry.size for entry in files.entries)
-    return Report(files.name, files.subject, status, policy, findings, len(files.entries), size)
+    digest = None if given is None else given.digest
+    return Report(files.name, files.subject, status, policy, findings, len(files.entries), size, digest)
 
 
 def _member(folder: Path, files: manifest.Manifest, path: str) -> bytes:
@@ -117,20 +76,16 @@ def _member(folder: Path, files: manifest.Manifest, path: str) -> bytes:
     return strict_json.read_bytes(folder / path)
 
 
-def _finding(data: Any, where: str) -> Finding:
+def _finding(data: Any, given: Waivers | None, where: str) -> Finding:
     kinds = {"metric": str, "rule": str, "status": str, "reason": str}
     strict_json.fields(data, kinds, where, more=True)
     if data["status"] not in _FINDING_STATUSES:
         raise IntegrityError(f"status {data['status']!r} is none of {', '.join(_FINDING_STATUSES)}", where)
     if not isinstance(data.get("slice"), str | None):
         raise IntegrityError("'slice' is neither text nor null", where)
-    slice_ = None if data.get("slice") is None else _plain(data["slice"])
-    return Finding(_plain(data["metric"]), _plain(data["rule"]), slice_, data["status"], _plain(data["reason"]))
-
-
-def _plain(text: str) -> str:
-    """Text that a terminal shows and does not obey."""
-    return "".join(each if each.isprintable() else " " for each in text)
+    slice_ = None if data.get("slice") is None else plain(data["slice"])
+    waiver = waived.waiver(data, given, where)
+    return Finding(plain(data["metric"]), plain(data["rule"]), slice_, data["status"], plain(data["reason"]), waiver)
 
 
 def _policy(folder: Path, files: manifest.Manifest, stated: Any) -> tuple[Policy | None, _Gates]:
@@ -169,7 +124,7 @@ def _status(gates: _Gates, findings: Iterable[Finding]) -> layout.Status:
     statuses = {finding.status for finding in findings}
     if gates - found:
         statuses.add("inconclusive")
-    for status in ("failed", "inconclusive"):
+    for status in ("failed", "inconclusive", "waived"):
         if status in statuses:
             return cast(layout.Status, status)
     return "passed"
@@ -178,6 +133,7 @@ def _status(gates: _Gates, findings: Iterable[Finding]) -> layout.Status:
 def _compare_junit(folder: Path, files: manifest.Manifest, findings: Iterable[Finding]) -> None:
     where = str(folder / layout.JUNIT)
     statuses = Counter(finding.status for finding in findings)
-    expected = junit.Counts(failures=statuses["failed"], errors=statuses["inconclusive"])
+    skipped = statuses["waived"]  # and one failure for all of them together
+    expected = junit.Counts(statuses["failed"] + bool(skipped), statuses["inconclusive"], skipped)
     if (found := junit.counts(_member(folder, files, layout.JUNIT), where)) != expected:
         raise IntegrityError(f"states {found}, but the gate report has {expected}", where)

@@ -19,7 +19,12 @@ from compress.steps import spec_of
 
 if TYPE_CHECKING:
     from compress.pipeline.options import Options
+    from compress.recipe.waivers import Waivers
 
+WAIVERS = click.option(
+    "--waivers", "waivers", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
+    help="Findings that somebody answers for; what is waived is recorded so and ends 3, it never passes.",
+)  # fmt: skip
 _RECIPE = (
     click.option("--recipe", "recipe", required=True, metavar="FILE", help="A recipe file, or a bundled one's name."),
     click.option("--model", metavar="SOURCE", help="Another model: a folder, or a hub id such as owner/name."),
@@ -28,6 +33,7 @@ _RECIPE = (
     click.option("--seed", type=int, metavar="N", help="Another seed."),
     click.option("--resume", is_flag=True, help="Go on after the last step that an interrupted run has finished."),
     click.option("--replace", is_flag=True, help="Replace a released artifact of this name."),
+    WAIVERS,
     *signing.OPTIONS,
 )  # fmt: skip
 _SHARED = (
@@ -97,8 +103,20 @@ def options_of(given: dict[str, Any]) -> Options:
         replace=given.get("replace", False),
         resume=given.get("resume", False),
         signing=signing.signing_of(given),
+        waivers=_waivers(given.get("waivers")),
         progress=progress(given["quiet"]),
     )
+
+
+def _waivers(file: Path | None) -> Waivers | None:
+    """The waivers of a file, none of them expired."""
+    if file is None:
+        return None
+    from compress.recipe import waivers
+
+    read = waivers.read(file)
+    read.require_valid(str(file))
+    return read
 
 
 def run_recipe(given: dict[str, Any], kind: str | None = None) -> int:

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
-Status = Literal["passed", "failed", "inconclusive"]
+Status = Literal["passed", "failed", "inconclusive", "waived"]
 
-EXIT_CODES: Final[dict[Status, int]] = {"passed": 0, "failed": 3, "inconclusive": 4}
+EXIT_CODES: Final[dict[Status, int]] = {"passed": 0, "failed": 3, "inconclusive": 4, "waived": 3}
+
+
+@dataclass(frozen=True, slots=True)
+class Waived:
+    """What a finding was before it was waived, why it is, its last day (ISO 8601, UTC), and who answers for it."""
+
+    status: Literal["failed", "inconclusive"]
+    reason: str
+    expires: str
+    by: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +28,8 @@ class Finding:
 
     `value` is what was measured, `bound` the end of its interval that the rule looks at, `threshold` what it is held
     against, `n` how many items there were, `because` the policy's reason for the gate, and `needed` how many items
-    would decide an inconclusive one (None where no number would, or none is known).
+    would decide an inconclusive one (None where no number would, or none is known). Everything but the status stays
+    what it was when a finding is waived; `waiver` then says what it would be without.
     """
 
     metric: str
@@ -32,6 +43,7 @@ class Finding:
     reason: str
     because: str
     needed: int | None = None
+    waiver: Waived | None = None
 
     def to_data(self) -> dict[str, Any]:
         """JSON-like data; a number that is not finite becomes None."""
@@ -47,6 +59,7 @@ class Finding:
             "reason": self.reason,
             "because": self.because,
             "needed": None if self.needed is None else int(self.needed),
+            "waiver": None if self.waiver is None else asdict(self.waiver),
         }
 
 
@@ -61,12 +74,15 @@ class Verdict:
 
     @property
     def status(self) -> Status:
-        """Any failed: failed. All passed, and there is at least one: passed. Otherwise inconclusive."""
+        """Any failed: failed. All passed, and there is at least one: passed. All passed or waived: waived.
+
+        Otherwise inconclusive.
+        """
         return combined(finding.status for finding in self.findings)
 
     @property
     def exit_code(self) -> int:
-        """0 passed, 3 failed, 4 inconclusive."""
+        """0 passed, 3 failed or waived, 4 inconclusive."""
         return EXIT_CODES[self.status]
 
     def to_data(self) -> dict[str, Any]:
@@ -85,7 +101,9 @@ def combined(statuses: Iterable[Status]) -> Status:
     seen = set(statuses)
     if "failed" in seen:
         return "failed"
-    return "passed" if seen == {"passed"} else "inconclusive"
+    if not seen or seen - {"passed", "waived"}:
+        return "inconclusive"
+    return "waived" if "waived" in seen else "passed"
 
 
 def _number(value: float | None) -> float | None:

@@ -18,13 +18,15 @@ from compress import __version__
 from compress.artifact import layout
 from compress.artifact.staging import Staging
 from compress.core.score import Score
-from compress.gates import statistics
+from compress.gates import statistics, waiving
 from compress.gates.junit import junit
 from compress.gates.outcomes import Measurement, Outcomes
 from compress.gates.verdict import Verdict
 from compress.models.tower import Encoder
 from compress.pipeline.measurement import Measured, model_bytes
+from compress.recipe import writing
 from compress.recipe.schema import Recipe
+from compress.recipe.waivers import Waivers
 from compress.report import card, page
 from compress.report.document import Document
 from compress.steps.step import StepReport
@@ -37,7 +39,8 @@ PACKAGES: Final = ("numpy", "onnx", "onnxruntime", "torch", "transformers", "pil
 class Run:
     """What is known at the end of a run. `verdict` and `measured` are None where no policy decides.
 
-    `attempts` says how many candidates the policy has judged on each split (see ledger.py).
+    `attempts` says how many candidates the policy has judged on each split (see ledger.py). `waivers` are those that
+    were given, whether they were needed or not.
     """
 
     recipe: Recipe
@@ -47,6 +50,7 @@ class Run:
     verdict: Verdict | None
     measured: Measured | None
     attempts: Sequence[Mapping[str, Any]] = ()
+    waivers: Waivers | None = None
 
 
 def write(staging: Staging, run: Run, digest: str) -> Document:
@@ -56,6 +60,8 @@ def write(staging: Staging, run: Run, digest: str) -> Document:
     document = Document.model_validate(report)
     if run.verdict is not None and run.measured is not None:
         staging.write(layout.JUNIT, junit(run.verdict).encode())
+        if run.waivers is not None:
+            staging.write(layout.WAIVERS, writing.dump(run.waivers.to_data()).encode())
         _write_samples(staging.path(layout.SAMPLES), run.measured.metrics)
     staging.write(layout.HTML_REPORT, page.render(document).encode())
     staging.write(layout.CARD, card.render(document).encode())
@@ -86,6 +92,7 @@ def gate_report(run: Run, folder: Path, digest: str) -> dict[str, Any]:
         "recipe": {"name": run.recipe.name, "digest": run.recipe.digest},
         "steps": [asdict(step) for step in run.steps],
         "findings": verdict.to_data()["findings"] if verdict else [],
+        "waivers": waiving.record(verdict, run.waivers) if verdict else None,
         "scores": list(scores(measured.metrics)) if measured else [],
         "sizes": list(sizes(run.reference, folder)),
         "latency": measured.latency.data()["rows"] if measured and measured.latency else [],

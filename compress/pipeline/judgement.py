@@ -8,6 +8,7 @@ from typing import Any
 
 from compress.artifact import manifest
 from compress.data.fingerprint import Fingerprints, of_images
+from compress.gates import waiving
 from compress.gates.decision import decide
 from compress.gates.outcomes import Unmeasured
 from compress.gates.policy import Policy
@@ -29,7 +30,7 @@ def judge(policy: Policy, reference: Path, candidate: Path, seed: int, options: 
     else:
         seen = seen_by(candidate, options.data_roots, options.progress)
     measured = measure(policy, Subject(reference, candidate, None, seen), seed, options)
-    verdict = decide(policy, measured.metrics, digest)
+    verdict = waiving.waive(decide(policy, measured.metrics, digest), options.waivers)
     return {
         "version": 1,
         "name": candidate.resolve().name,
@@ -39,6 +40,7 @@ def judge(policy: Policy, reference: Path, candidate: Path, seed: int, options: 
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "policy": {"name": verdict.policy_name, "digest": verdict.policy_digest},
         "findings": verdict.to_data()["findings"],
+        "waivers": waiving.record(verdict, options.waivers),
         "scores": list(evidence.scores(measured.metrics)),
         "sizes": list(evidence.sizes(reference, candidate)),
         "latency": measured.latency.data()["rows"] if measured.latency else [],

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from compress.artifact.signing import Signing
 from compress.core.progress import Progress, Silent
+from compress.recipe.waivers import Waivers
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,7 @@ class Options:
     replace: bool = False
     resume: bool = False
     signing: Signing | None = None
+    waivers: Waivers | None = None
     progress: Progress = field(default_factory=Silent)
 
     @property

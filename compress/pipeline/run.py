@@ -14,6 +14,7 @@ from compress.data.items import Items
 from compress.gates import policy_file as policies
 from compress.gates.decision import decide
 from compress.gates.policy import load_policy
+from compress.gates.waiving import waive
 from compress.models.tower import Encoder
 from compress.pipeline import checkpoint, evidence, ledger, model, provenance
 from compress.pipeline.calibration import Calibration
@@ -40,6 +41,8 @@ class Result:
 def run(recipe: Recipe, file: Path, options: Options) -> Result:
     """Load, compress, export, measure, decide, settle. `file` is where the recipe was read from."""
     policy = load_policy(policy_file(recipe, file)) if recipe.gated else None
+    if policy is None and options.waivers is not None:
+        raise UsageError("there is nothing to waive: the recipe says `policy: none`", "--waivers")
     told = portable(recipe)
     target = target_of(recipe)
     with Store(options.output).stage(recipe.name) as staging:
@@ -54,9 +57,9 @@ def run(recipe: Recipe, file: Path, options: Options) -> Result:
         if policy:
             subject = Subject(reference, staging.folder, encoder, provenance.seen(data))
             measured = measure(policy, subject, recipe.seed, options)
-        verdict = decide(policy, measured.metrics, digest) if policy and measured else None
+        verdict = waive(decide(policy, measured.metrics, digest), options.waivers) if policy and measured else None
         attempts = ledger.record(options.output, policy, verdict, recipe.name) if policy and verdict else ()
-        done = evidence.Run(told, encoder, reference, steps, verdict, measured, attempts)
+        done = evidence.Run(told, encoder, reference, steps, verdict, measured, attempts, options.waivers)
         report = evidence.write(staging, done, digest)
         if options.signing is not None:
             signing.sign(staging, options.signing)

@@ -18,7 +18,7 @@ from compress.artifact import layout, strict_json
 from compress.core import names
 from compress.core.errors import IntegrityError, UsageError
 
-Status = Literal["passed", "failed", "inconclusive"]
+Status = Literal["passed", "failed", "inconclusive", "waived"]
 
 
 def _finite(value: float | None) -> float | None:
@@ -95,6 +95,31 @@ class Step(_Part):
     rows: tuple[Change, ...] = ()
 
 
+class Waiver(_Part):
+    """What a waived finding was, why it is waived, its last day, and who answers for it."""
+
+    status: Literal["failed", "inconclusive"] = "failed"
+    reason: Text = ""
+    expires: Text = ""
+    by: Text | None = None
+
+
+class Unused(_Part):
+    """A waiver that no finding needed."""
+
+    metric: Text = ""
+    rule: Text = ""
+    slice: Text | None = None
+    expires: Text = ""
+
+
+class Waivers(_Part):
+    """The waivers that were given, by their digest, and those of no use."""
+
+    digest: Text | None = None
+    unused: tuple[Unused, ...] = ()
+
+
 class Finding(_Part):
     """What one gate decided, on all items or on one slice, and the numbers it decided on."""
 
@@ -109,6 +134,7 @@ class Finding(_Part):
     reason: Text = ""
     because: Text = ""
     needed: int | None = None
+    waiver: Waiver | None = None
 
 
 class Scored(_Part):
@@ -171,7 +197,7 @@ class Document(_Part):
     version: Literal[1]
     name: Text
     digest: Text
-    status: Literal["passed", "failed", "inconclusive", "ungated"]
+    status: Literal["passed", "failed", "inconclusive", "waived", "ungated"]
     exit_code: int | None = None
     created: Text | None = None
     reason: Text | None = None
@@ -185,6 +211,7 @@ class Document(_Part):
     latency: tuple[Latency, ...] = ()
     environment: Environment = Environment()
     attempts: tuple[Attempts, ...] | None = None
+    waivers: Waivers | None = None
 
     @model_validator(mode="after")
     def _passed_means_passed(self) -> Document:

@@ -32,6 +32,7 @@ def render(report: Document) -> str:
         folded=rows.passed_slices(report),
         plots=[(plot, Markup(plot.svg)) for plot in plots.plots(report)],  # noqa: S704 - the SVG writer escapes text
         because=because(report),
+        unused=summary.unused(report),
         signs=summary.SIGNS,
         w=wording,
     )

@@ -9,9 +9,12 @@ from typing import Final
 from compress.report import wording
 from compress.report.document import Document, Finding, Scored
 
-ORDER: Final = ("failed", "inconclusive", "passed")
+ORDER: Final = ("failed", "inconclusive", "waived", "passed")
 PAIRED: Final = frozenset({"non_inferior", "worst_slice"})
 """Rules that hold the bound of a drop against a margin; the others hold the value itself against a limit."""
+
+
+_WAS: Final = {"failed": "failed", "inconclusive": "could not be decided"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ class Row:
         """Why it did not pass; for many slices, which of them is the tightest."""
         if self.slices:
             return f"tightest: {self.finding.slice}"
-        return "" if self.finding.status == "passed" else self.finding.reason
+        return "" if self.finding.status == "passed" else excuse(self.finding)
 
     @property
     def _paired(self) -> bool:
@@ -77,13 +80,23 @@ class Row:
         return wording.share(value) if wording.style(self.score) is wording.share else wording.number(value)
 
 
+def excuse(finding: Finding) -> str:
+    """Why a finding did not pass and, where it is waived, until when, why and by whom."""
+    waiver = finding.waiver
+    if waiver is None:
+        return finding.reason
+    by = f" by {waiver.by}" if waiver.by else ""
+    why = f"waived until {waiver.expires}{by}: {waiver.reason}"
+    return f"{why} (it {_WAS[waiver.status]}: {finding.reason})" if finding.reason else why
+
+
 def compared(finding: Finding) -> float | None:
     """The number a rule held against its threshold: of a drop its bound, otherwise the value."""
     return finding.bound if finding.rule in PAIRED else finding.value
 
 
 def rows(report: Document, verbose: bool = False) -> tuple[Row, ...]:
-    """Failed first, then inconclusive, then passed; the passed slices of a gate as one row unless `verbose`."""
+    """Failed first, then inconclusive, waived, passed; the passed slices of a gate as one row unless `verbose`."""
     made: dict[object, Row] = {}
     for at, finding in enumerate(in_order(report)):
         if verbose or finding.status != "passed" or not is_slice(finding):
@@ -124,10 +137,10 @@ def sentence(report: Document) -> str:
     if worst is None:
         return f"Of {checks} none blocks, but not every gate has one, and what is not measured cannot pass."
     counts: Counter[str] = Counter(each.status for each in report.findings)
-    kinds = (("failed", "failed"), ("inconclusive", "could not be decided"))
+    kinds = (("failed", "failed"), ("inconclusive", "could not be decided"), ("waived", "waived, which is not passed"))
     said = " and ".join(f"{counts[status]:,} {text}" for status, text in kinds if counts[status])
     lead = "the worst is " if counts[worst.status] > 1 else ""
-    reason = worst.reason or "no reason was recorded"
+    reason = excuse(worst) or "no reason was recorded"
     return f"Of {checks}, {said}: {lead}{worst.metric} on {worst.slice or 'all items'} ({reason})."
 
 

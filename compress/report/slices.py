@@ -14,7 +14,7 @@ from compress.report.drawing import FAILED, OPEN, PASSED, REFERENCE, SOFT, Plot
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_MARKS: Final = {"passed": ("o", PASSED), "failed": ("X", FAILED), "inconclusive": ("^", OPEN)}
+_MARKS: Final = {"passed": ("o", PASSED), "failed": ("X", FAILED), "inconclusive": ("^", OPEN), "waived": ("v", OPEN)}
 _DROP_RULES: Final = {"non_inferior", "worst_slice"}
 _ROW = 0.25  # inches
 
@@ -127,7 +127,7 @@ def _key(lines: list[Line], with_reference: bool) -> dict[str, tuple[str, str, b
     """Only the marks that are in the plot."""
     used = {line.finding.status if line.finding else "candidate": line.mark for line in lines}
     reference = {"reference": ("D", REFERENCE, True)} if with_reference else {}
-    ordered = [name for name in ("candidate", "passed", "failed", "inconclusive") if name in used]
+    ordered = [name for name in ("candidate", "passed", "failed", "inconclusive", "waived") if name in used]
     return reference | {name: (*used[name], False) for name in ordered}
 
 

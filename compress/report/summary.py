@@ -16,9 +16,21 @@ from compress.report import wording
 from compress.report.document import Document
 from compress.report.rows import PAIRED, Row, rows, sentence
 
-SIGNS: Final = {"passed": "✓", "failed": "✕", "inconclusive": "?", "ungated": "–"}
-COLOURS: Final = {"passed": "green", "failed": "red", "inconclusive": "yellow", "ungated": "bright_black"}
-TITLES: Final = {"passed": "PASSED", "failed": "BLOCKED", "inconclusive": "INCONCLUSIVE", "ungated": "UNGATED"}
+SIGNS: Final = {"passed": "✓", "failed": "✕", "inconclusive": "?", "waived": "!", "ungated": "–"}
+COLOURS: Final = {
+    "passed": "green",
+    "failed": "red",
+    "inconclusive": "yellow",
+    "waived": "magenta",
+    "ungated": "bright_black",
+}
+TITLES: Final = {
+    "passed": "PASSED",
+    "failed": "BLOCKED",
+    "inconclusive": "INCONCLUSIVE",
+    "waived": "WAIVED, NOT PASSED",
+    "ungated": "UNGATED",
+}
 _COLUMNS: Final = ("Reference", "Candidate", "Drop or value", "Compared", "Limit", "Items")
 _LAYOUTS: Final = ((_COLUMNS, False), (_COLUMNS, True), (("Compared", "Limit"), True))
 """Which numbers are shown, and whether the slice stands under the metric: widest first."""
@@ -39,12 +51,22 @@ class Summary:
         for row in shown:
             if _needs_words(row):
                 yield Text(f"{SIGNS[row.finding.status]} {row.finding.metric}, {row.place}: {row.note}", style="dim")
+        for line in unused(self.report):
+            yield Text(line, style="yellow")
 
 
 def headline(report: Document) -> Text:
     """`✕ BLOCKED  int4_naive` and why."""
     mark = Text(f"{SIGNS[report.status]} {TITLES[report.status]}", style=f"bold {COLOURS[report.status]}")
     return Text.assemble(mark, "  ", (report.name, "bold"), "\n", sentence(report))
+
+
+def unused(report: Document) -> tuple[str, ...]:
+    """A line for every waiver that nothing needed."""
+    left = report.waivers.unused if report.waivers else ()
+    return tuple(
+        f"unused waiver: {each.metric} {each.rule}, {each.slice or 'all items'} (until {each.expires})" for each in left
+    )
 
 
 def brief(report: Document) -> str:
@@ -56,12 +78,15 @@ def brief(report: Document) -> str:
 
 
 def markdown(report: Document, verbose: bool = False) -> str:
-    """The rows as a Markdown table."""
+    """The rows as a Markdown table, and below it what is waived, why and until when."""
     head = ("Verdict", "Metric", "Slice", *_COLUMNS)
     lines = [head, tuple("---:" if name in _COLUMNS else "---" for name in head)]
     for row in rows(report, verbose):
         lines.append(tuple(map(escaped, (_mark(row), row.finding.metric, row.place, *_numbers(row).values()))))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    waived = [f"{row.finding.metric}, {row.place}: {row.note}" for row in rows(report, True) if row.finding.waiver]
+    notes = "\n".join(f"- {escaped(each)}" for each in (*waived, *unused(report)))
+    return f"{table}\n\n{notes}" if notes else table
 
 
 def escaped(text: str) -> str:
@@ -106,4 +131,5 @@ def _mark(row: Row) -> str:
 def _needs_words(row: Row) -> bool:
     """Whether the numbers alone do not say why: a drop over its margin does."""
     blocks = row.finding.status != "passed"
-    return blocks and bool(row.note) and (row.finding.status == "inconclusive" or row.finding.rule not in PAIRED)
+    shown = row.finding.status == "failed" and row.finding.rule in PAIRED
+    return blocks and bool(row.note) and not shown

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from compress.cli.running import execute, model_options, options_of, target_names
+from compress.cli.running import WAIVERS, execute, model_options, options_of, target_names
 from compress.cli.signing import signing_options
 from compress.core.errors import UsageError
 from compress.core.names import did_you_mean
@@ -21,14 +21,15 @@ from compress.core.names import did_you_mean
 @click.option("--name", metavar="NAME", help="Name of the artifact; by default the model's.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, metavar="N", help="Seed.")
 @click.option("--replace", is_flag=True, help="Replace a released artifact of this name.")
+@WAIVERS
 @signing_options
 @model_options
 @click.pass_context
 def command(ctx: click.Context, /, model: str, **given: Any) -> None:
     """Export MODEL in float for a target and release it if it still is the same model.
 
-    MODEL is pocket-clip, a model folder or a hub id. Ends 0 only if the artifact was released; 3 if a gate failed, 4
-    if one could not be decided.
+    MODEL is pocket-clip, a model folder or a hub id. Ends 0 only if the artifact was released; 3 if a gate failed or is
+    waived, 4 if one could not be decided.
     """
     if given["target"] not in target_names():
         raise UsageError(f"no target {given['target']!r}", "--target", did_you_mean(given["target"], target_names()))

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from compress.cli.running import model_options, options_of
+from compress.cli.running import WAIVERS, model_options, options_of
 
 
 @click.command()
@@ -19,6 +19,7 @@ from compress.cli.running import model_options, options_of
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="Seed of rendered items."
 )
+@WAIVERS
 @click.option("--verbose", "-v", is_flag=True, help="List every passed slice.")
 @model_options
 @click.pass_context
@@ -26,8 +27,8 @@ def command(ctx: click.Context, /, path: str, verbose: bool, **given: Any) -> No
     """Measure PATH against a reference and decide by a policy; nothing is published.
 
     PATH and the reference are artifacts, pocket-clip, model folders or hub ids. Gates on what only the maker of an
-    artifact knows (census, export) stay inconclusive. Ends 0 if every gate passed, 3 if one failed, 4 if one could
-    not be decided.
+    artifact knows (census, export) stay inconclusive. Ends 0 if every gate passed, 3 if one failed or is
+    waived, 4 if one could not be decided.
     """
     from compress.gates.policy import load_policy
     from compress.pipeline.judgement import judge

@@ -15,6 +15,6 @@ from compress.cli.running import recipe_options, run_recipe
 def command(ctx: click.Context, /, **given: Any) -> None:
     """Run a recipe with a prune step: compress, measure, and release or block.
 
-    Ends 0 only if the artifact was released; 3 if a gate failed, 4 if one could not be decided.
+    Ends 0 only if the artifact was released; 3 if a gate failed or is waived, 4 if one could not be decided.
     """
     ctx.exit(run_recipe(given, "prune"))

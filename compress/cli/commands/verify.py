@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from compress.artifact import layout, verify
+from compress.artifact.report import Report, waiver_line
 from compress.cli.signing import KEY, check_resource
 from compress.core.errors import CompressError, UsageError
 from compress.gates import policy_file
+from compress.recipe import waivers
 
 if TYPE_CHECKING:
     from compress.artifact.attestation import Signed
@@ -28,6 +30,12 @@ if TYPE_CHECKING:
     help="Require that the artifact was gated with this policy file.",
 )
 @click.option("--policy-digest", metavar="HEX", help="Require that its policy has this SHA-256 digest.")
+@click.option(
+    "--allow-waived",
+    "allowed",
+    metavar="FILE|HEX",
+    help="Accept what these waivers waive, until they expire: their file, or its digest as `verify` prints it.",
+)
 @click.option("--public-key", type=KEY, metavar="KEY.pub", help="Require that this key signed the verdict.")
 @click.option(
     "--resource-uri",
@@ -40,12 +48,13 @@ if TYPE_CHECKING:
 def command(artifact: Path, as_json: bool, **required: Any) -> None:
     """Check that ARTIFACT is whole and passed its gates and, with --public-key, who says so.
 
-    Ends 0 if it may be used, 3 if a gate failed, 4 if it is undecided or was never gated, 6 if any byte, file,
-    verdict or signature is not what the artifact itself, the required policy or the key says.
+    Ends 0 if it may be used, 3 if a gate failed or is waived, 4 if it is undecided or was never gated, 6 if any byte,
+    file, verdict or signature is not what the artifact itself, the required policy or the key says.
     """
     report = signed = None
     try:
         pinned = _pin(required["policy"], required["policy_digest"])
+        allowed = _allowed(required["allowed"])
         check_signature = _signature_check(required["public_key"], required["resource"], required["bundle"])
         report = verify.check(artifact, pinned)
         if not as_json:
@@ -53,10 +62,10 @@ def command(artifact: Path, as_json: bool, **required: Any) -> None:
         signed = check_signature(artifact, report)
         if not as_json:
             _show_signature(artifact, signed)
-            click.echo(f"verdict    {report.status}  {len(report.findings)} findings")
+            _show_verdict(report)
         if signed is not None:
             signed.require(str(artifact))
-        report.require_passed(str(artifact))
+        report.require_passed(str(artifact), allowed)
         if as_json:
             _print_json(report, _signature(artifact, signed), None)
     except CompressError as error:
@@ -77,9 +86,18 @@ def _pin(policy: Path | None, policy_digest: str | None) -> str | None:
     return digest
 
 
+def _allowed(named: str | None) -> str | None:
+    """The digest of the waivers that the options allow."""
+    if named is None or re.fullmatch("[0-9a-f]{64}", named):
+        return named
+    if not Path(named).is_file():
+        raise UsageError("neither a file nor 64 lower-case hex digits", "--allow-waived")
+    return waivers.read(Path(named)).digest
+
+
 def _signature_check(
     public_key: Path | None, resource: str | None, with_bundle: bool
-) -> Callable[[Path, verify.Report], Signed | None]:
+) -> Callable[[Path, Report], Signed | None]:
     """What checks the signature, its key already read; without a key it checks nothing."""
     check_resource(resource)
     if public_key is None:
@@ -91,7 +109,7 @@ def _signature_check(
 
     key = keys.read_public(public_key)
 
-    def check(artifact: Path, report: verify.Report) -> Signed:
+    def check(artifact: Path, report: Report) -> Signed:
         signed = attestation.check(artifact, report, key, resource)
         if signed.mismatched or not with_bundle:
             return signed
@@ -100,7 +118,7 @@ def _signature_check(
     return check
 
 
-def _show(report: verify.Report, pinned: str | None) -> None:
+def _show(report: Report, pinned: str | None) -> None:
     click.echo(f"integrity  ok  {report.files} files, {report.size:,} bytes, none missing, changed or added")
     click.echo(f"subject    ok  {report.subject}, which is what was gated")
     if report.policy is None:
@@ -108,6 +126,14 @@ def _show(report: verify.Report, pinned: str | None) -> None:
     else:
         state = "the required one" if pinned else "any accepted; --policy or --policy-digest requires one"
         click.echo(f"policy     ok  {report.policy.name} {report.policy.digest} ({state})")
+
+
+def _show_verdict(report: Report) -> None:
+    click.echo(f"verdict    {report.status}  {len(report.findings)} findings")
+    if report.waived:
+        click.echo(f"WAIVED, NOT PASSED: {len(report.waived)} of them, by waivers {report.waivers}")
+        for finding in report.waived:
+            click.echo(waiver_line(finding))
 
 
 def _show_signature(artifact: Path, signed: Signed | None) -> None:
@@ -128,7 +154,7 @@ def _signature(artifact: Path, signed: Signed | None) -> dict[str, Any]:
     return {"status": "mismatch" if signed.mismatched else "ok", **asdict(signed)}
 
 
-def _print_json(report: verify.Report | None, signature: dict[str, Any], error: CompressError | None) -> None:
+def _print_json(report: Report | None, signature: dict[str, Any], error: CompressError | None) -> None:
     made: dict[str, Any] = {"version": 1, "status": "error", **(asdict(report) if report else {})}
     made["signature"] = signature
     made["exit_code"] = error.exit_code if error else 0
