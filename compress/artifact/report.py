@@ -69,7 +69,7 @@ class Report:
             return
         what, hint = f"{len(self.waived)} findings are waived, which is not passed", ""
         if over:
-            what = f"{len(over)} waivers have expired"
+            what = "1 waiver has expired" if len(over) == 1 else f"{len(over)} waivers have expired"
         elif allowed is None:
             hint = "--allow-waived with the file of the waivers, or its digest, accepts them until they expire"
         else:
