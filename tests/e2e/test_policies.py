@@ -1,4 +1,7 @@
-"""Policies and waivers through whole runs of a tiny random CLIP: what is released, what is waived, what is kept."""
+"""Policies and waivers through whole runs of a tiny random CLIP: what is released, what is waived, what is kept.
+
+The gates are on sizes only, which takes no child process: how the others are measured is not what is tested here.
+"""
 
 from __future__ import annotations
 
@@ -31,10 +34,8 @@ policy: {policy}
 _PARENT = """\
 version: 1
 name: near
-tasks:
-  parity: {split: release, items: 20}
 gates:
-  - {metric: parity.p1_cosine, rule: at_least, value: 0.9, because: it should stay near}
+  - {metric: size.bytes, rule: at_least, value: 1000, because: there should be something in it}
   - {metric: size.ratio, rule: at_most, value: 0.01, because: nothing is that small}
 """
 _CHILD = """\
@@ -85,19 +86,22 @@ def _report(folder: Path) -> dict[str, Any]:
 
 
 def test_an_artifact_keeps_the_policy_with_all_it_extends(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert _run("run", "--recipe", "recipe_here.yaml", "--output", "out", "--quiet") == 0
+    unneeded = ("--waivers", "waivers.yaml")
+    assert _run("run", "--recipe", "recipe_here.yaml", "--output", "out", "--quiet", *unneeded) == 0
+    assert "unused waiver: size.ratio at_most, all items" in " ".join(capsys.readouterr().out.split())
     folder = place / "out" / "released" / "tiny"
     expected = load_policy("here.yaml")
     kept = (folder / layout.POLICY).read_text()
     assert kept.startswith("# here -> near, merged.\n")
     assert str(place) not in kept
+    assert len(_report(folder)["waivers"]["unused"]) == 2
     assert _report(folder)["policy"] == {"name": "here", "digest": expected.digest}
     assert document.read(folder / layout.POLICY).digest == expected.digest
     assert _run("verify", folder, "--policy", "here.yaml") == 0
     assert _run("verify", folder, "--policy-digest", expected.digest) == 0
     assert _run("verify", folder, "--policy", "near.yaml") == 6
     assert _run("policy", "diff", folder, "here.yaml") == 0
-    (place / "near.yaml").write_text(_PARENT.replace("value: 0.9", "value: 0.8"))
+    (place / "near.yaml").write_text(_PARENT.replace("value: 1000", "value: 999"))
     assert _run("verify", folder) == 0
     assert _run("verify", folder, "--policy", "here.yaml") == 6
     assert _run("policy", "diff", folder, "here.yaml") == 3
@@ -135,24 +139,14 @@ def test_a_waived_run_ends_3_and_says_so_everywhere(place: Path, capsys: pytest.
         assert "size.bytes" in text
     assert "2 checks hold" not in shown + markdown + page + card
     assert _run("verify", folder) == 3
-    assert _run("verify", folder, "--policy", "near.yaml", "--allow-waived", "waivers.yaml") == 0
+    allowed = ("--allow-waived", "waivers.yaml")
+    assert _run("verify", folder, "--policy", "near.yaml", *allowed) == 0
     assert "size.ratio at_most: failed, waived until 2999-12-31 by Ada (the disk is large)" in capsys.readouterr().out
     assert json.loads((place / "out" / "ledger.jsonl").read_text().splitlines()[-1])["status"] == "waived"
 
 
-def test_waivers_that_nothing_needs_harm_nothing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ("run", "--recipe", "recipe_here.yaml", "--output", "out", "--quiet", "--waivers", "waivers.yaml")
-    assert _run(*words) == 0
-    assert "unused waiver: size.ratio at_most, all items" in " ".join(capsys.readouterr().out.split())
-    folder = place / "out" / "released" / "tiny"
-    assert len(_report(folder)["waivers"]["unused"]) == 2
-    assert _run("verify", folder) == 0
-
-
 def test_gate_takes_waivers_and_an_ungated_run_has_none_to_take(place: Path, tiny: Path, capsys: Any) -> None:
     words = ("gate", tiny, "--reference", tiny, "--policy", "near.yaml", "--output", "out", "--quiet", "--json")
-    assert _run(*words) == 3
-    assert json.loads(capsys.readouterr().out)["status"] == "failed"
     assert _run(*words, "--waivers", "waivers.yaml") == 3
     report = json.loads(capsys.readouterr().out)
     assert (report["status"], report["exit_code"], len(report["waivers"]["unused"])) == ("waived", 3, 1)
