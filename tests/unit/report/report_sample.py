@@ -59,6 +59,16 @@ def blocked() -> dict[str, Any]:
     return made
 
 
+def waived() -> dict[str, Any]:
+    """The same two findings, both waived; a third waiver was not needed."""
+    made = blocked() | {"status": "waived", "exit_code": 3}
+    for at, was in ((1, "failed"), (2, "inconclusive")):
+        made["findings"][at] |= {"status": "waived", "waiver": {
+            "status": was, "reason": "the scanner is replaced", "expires": "2031-05-31", "by": "Ada"}}  # fmt: skip
+    unused = {"metric": "size.ratio", "rule": "at_most", "slice": None, "expires": "2031-01-01", "reason": "x"}
+    return made | {"waivers": {"digest": "c" * 64, "unused": [unused]}}
+
+
 def undecided() -> dict[str, Any]:
     made = copy.deepcopy(passed())
     made |= {"status": "inconclusive", "exit_code": 4}
