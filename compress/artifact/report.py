@@ -67,7 +67,8 @@ class Report:
         over = [finding for finding in self.findings if finding.waiver and finding.waiver.expired]
         if allowed is not None and allowed == self.waivers and not over:
             return
-        what, hint = f"{len(self.waived)} findings are waived, which is not passed", ""
+        many = "1 finding is" if len(self.waived) == 1 else f"{len(self.waived)} findings are"
+        what, hint = f"{many} waived, which is not passed", ""
         if over:
             what = "1 waiver has expired" if len(over) == 1 else f"{len(over)} waivers have expired"
         elif allowed is None:
