@@ -1,4 +1,4 @@
-"""A list of texts in a file below a data root: class names or prompt templates that the project does not hold itself."""
+"""A list of texts in a file below a data root: class names or prompts that the project does not hold itself."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Encoder:
         self.text = None if text is None else Tower(folder, text, session)
 
     def images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
-        """Embeddings of images, (n, D); D is 0 where there is no vision tower, and all of an item's numbers otherwise."""
+        """Embeddings of images, (n, D); D is 0 where there is no vision tower, else all numbers of one."""
         if self.vision is None:
             return np.empty((len(images), 0), np.float32)
         return self.vision.encode(self.image_feed(images))

@@ -1,4 +1,4 @@
-"""Greedy decoding of connectionist temporal classification: the best class of every step, repeats and blanks dropped."""
+"""Greedy decoding of connectionist temporal classification (CTC): the best class of every step, runs taken once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NO_ANSWER: Final = -1
 
 
 def best_path(logits: ArrayLike) -> NDArray[np.int64]:
-    """The strictly best class of every step, (n, steps), of logits (n, classes, steps); NO_ANSWER where there is none."""
+    """The strictly best class of every step, (n, steps), of logits (n, classes, steps); NO_ANSWER if there is none."""
     values = np.asarray(logits, np.float64)
     second, first = np.partition(values, -2, axis=1)[:, -2:].swapaxes(0, 1)  # NaN sorts to the end
     with np.errstate(invalid="ignore"):

@@ -17,8 +17,8 @@ class Slicing(Strict):
     """Where slices begin and end; a dimension that is not named is not made.
 
     `length` and `height` hold the highest number of each slice but the last: [3, 6] makes 1-3, 4-6 and 7+, in
-    characters and in pixels of the image. `digits` tells prices (1.50) from other numbers and from neither, `case` upper
-    from lower and mixed. `characters` names sets, each a dimension of its own: a text has one of them, or none.
+    characters and in pixels of the image. `digits` tells prices (1.50) from other numbers and from neither, `case`
+    upper from lower and mixed. `characters` names sets, each a dimension of its own: a text has one of them, or none.
     """
 
     length: tuple[PositiveInt, ...] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ from compress.core.errors import CompressError, UsageError
 from compress.data import source
 from compress.data.items import Request
 from compress.evals.ctc import best_path, collapsed
+from compress.evals.ranking import Rows
 from compress.evals.task import Embeddings, Measured, TaskData, TaskSpec, with_default
 from compress.evals.text_slices import Slicing, slices_of
 from compress.gates.outcomes import Outcomes
@@ -74,14 +75,17 @@ def measure(data: TaskData, reference: Embeddings, candidate: Embeddings) -> Mea
     before, after = (_said(model, data) for model in (reference, candidate))
     guess = _guess(targets)
     common = Counter(targets).most_common(1)[0][1] / len(targets)
-    exact, characters = (
-        [np.array([score(said, true) for said, true in zip(told, targets, strict=True)]) for told in (before, after)]
-        for score in (_exact, _characters)
-    )
+    exact, characters = ([_scored(score, told, targets) for told in (before, after)] for score in (_exact, _characters))
     return {
-        "exact": Outcomes(data.ids, *exact, slices=data.slices, chance=common),
-        "character_accuracy": Outcomes(data.ids, *characters, binary=False, slices=data.slices, chance=guess),
+        "exact": Outcomes(data.ids, exact[0], exact[1], slices=data.slices, chance=common),
+        "character_accuracy": Outcomes(
+            data.ids, characters[0], characters[1], binary=False, slices=data.slices, chance=guess
+        ),
     }
+
+
+def _scored(score: Callable[[Codes, Codes], float], said: Sequence[Codes], targets: Sequence[Codes]) -> Rows:
+    return np.array([score(each, true) for each, true in zip(said, targets, strict=True)], np.float64)
 
 
 def _said(model: Embeddings, data: TaskData) -> list[Codes]:

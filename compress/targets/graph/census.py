@@ -12,6 +12,7 @@ from onnx import helper
 from compress.models.graph import initializers
 from compress.models.tower import Tower
 from compress.models.treatment import BlockWeights, StaticInt8
+from compress.targets.graph.emitter import grid
 
 _FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
 
@@ -19,11 +20,13 @@ _FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BF
 def planned(tower: Tower) -> dict[str, str]:
     """What the emitted file has to contain, by kind of weight."""
     counts: Counter[str] = Counter()
+    nodes = {node.name: node for node in tower.graph.graph.node}
     for site in tower.sites:
         held = tower.treatments.get(site.name)
         table = site.op == "Gather"
         if isinstance(held, BlockWeights):
-            counts[_blocks("table" if table else "product", held.bits, held.block)] += 1
+            kernel = site.op == "Conv" and grid(tower.graph, nodes[site.node], site) is None
+            counts[_blocks("table" if table else "kernel" if kernel else "product", held.bits, held.block)] += 1
         elif isinstance(held, StaticInt8):
             counts["int8 static product"] += 1
         else:
@@ -43,7 +46,8 @@ def found(model: onnx.ModelProto, tower: Tower) -> dict[str, str]:
     for node in model.graph.node:
         options = {item.name: helper.get_attribute_value(item) for item in node.attribute}
         if node.op_type in {"MatMulNBits", "GatherBlockQuantized"}:
-            kind, codes = ("product", 1) if node.op_type == "MatMulNBits" else ("table", 0)
+            unpacked = node.input[1] in tensors  # a table is asked for rows that the input names, a kernel for all
+            kind, codes = ("product", 1) if node.op_type == "MatMulNBits" else ("kernel" if unpacked else "table", 0)
             whole = _whole(tensors.get(node.input[codes]), tensors.get(node.input[2]), options)
             counts[_blocks(kind, options["bits"], options["block_size"]) + ("" if whole else " (wrong size)")] += 1
         elif node.op_type == "MatMul" and _is_static_int8(node, makers, tensors):

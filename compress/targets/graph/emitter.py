@@ -72,8 +72,16 @@ class _Rewriter:
             product(node.input[0], output)
         elif node.op_type == "Gather" and isinstance(treatment, BlockWeights):
             self._gather(node, site, treatment)
+        elif node.op_type == "Conv" and (rows_columns := grid(self.model, node, site)) is not None:
+            self._patchify(node, site, rows_columns, product)
+        elif node.op_type == "Conv" and isinstance(treatment, BlockWeights):
+            self._convolution(node, site, treatment)
         elif node.op_type == "Conv":
-            self._patchify(node, site, product)
+            raise UsageError(
+                "only a convolution that cuts an image of fixed size into whole patches can have integer inputs",
+                site.name,
+                f"leave {site.role} out of this step, or round its weights alone: quantize.int8_rtn",
+            )
         else:
             raise UsageError(f"{type(treatment).__name__} cannot be applied to {node.op_type}", site.name)
 
@@ -123,9 +131,39 @@ class _Rewriter:
             self.shared[key] = self.node("DequantizeLinear", [codes, *ends], f"{base}_dq")
         return self.shared[key]
 
-    def _patchify(self, node: onnx.NodeProto, site: Site, product: Callable[[str, str], None]) -> None:
+    def _convolution(self, node: onnx.NodeProto, site: Site, held: BlockWeights) -> None:
+        """A float convolution whose kernel is unpacked by a table look-up of all its rows.
+
+        The inputs are constants, so ONNX Runtime unpacks once, when the session is opened.
+        """
+        rows, blocks, block = held.codes.shape
+        base = f"{site.weight}_{held.bits}"
+        names = [
+            self.weight(f"{site.weight}_q", packed(held.codes.reshape(rows, -1), held.bits)),
+            self.weight(f"{base}_rows", np.arange(rows, dtype=np.int64)),
+            self.weight(f"{site.weight}_scales", held.scales),
+        ]
+        if held.zero_points is not None:
+            names.append(self.weight(f"{site.weight}_zero_points", packed(held.zero_points, held.bits)))
+        options = {"bits": held.bits, "block_size": block, "gather_axis": 0, "quantize_axis": 1}
+        kernel = f"{node.output[0]}_kernel"
+        made = self.node("GatherBlockQuantized", names, f"{kernel}_0", CONTRIB, **options)
+        if blocks * block > held.columns:
+            ends = [(0, "start"), (held.columns, "end"), (1, "axis")]
+            limits = [self.weight(f"{base}_{name}", np.array([each], np.int64)) for each, name in ends]
+            made = self.node("Slice", [made, *limits], f"{kernel}_1")
+        shape = self.weight(f"{base}_shape", np.array(site.shape, np.int64))
+        made = self.node("Reshape", [made, shape], f"{kernel}_2")
+        plain = onnx.NodeProto()
+        plain.CopyFrom(node)
+        plain.input[1] = made
+        self.add(plain)
+
+    def _patchify(
+        self, node: onnx.NodeProto, site: Site, rows_columns: tuple[int, int], product: Callable[[str, str], None]
+    ) -> None:
         """A convolution whose patches do not overlap is a matrix product over patches; emit it as one."""
-        rows, columns = self._grid(node, site)
+        rows, columns = rows_columns
         _, channels, height, width = site.shape
         base = f"{node.output[0]}_patches"
         split = self.weight(f"{base}_split", np.array([0, channels, rows, height, columns, width], np.int64))
@@ -139,21 +177,19 @@ class _Rewriter:
             made = self.node("Add", [made, node.input[2]], f"{base}_4")
         self.node("Transpose", [made], node.output[0], perm=[0, 3, 1, 2])
 
-    def _grid(self, node: onnx.NodeProto, site: Site) -> tuple[int, int]:
-        sizes = [
-            [each.dim_value for each in value.type.tensor_type.shape.dim]
-            for value in self.model.graph.input
-            if value.name == node.input[0]
-        ]
-        kernel = list(site.shape[2:])
-        side = sizes[0][2:] if sizes and len(sizes[0]) == 4 else [0]
-        if not patches_apart(node, kernel) or 0 in side or any(np.mod(side, kernel)):
-            raise UsageError(
-                "only a convolution that cuts an image of fixed size into whole patches can be quantized",
-                site.name,
-                "leave patch_embed out of this step",
-            )
-        return side[0] // kernel[0], side[1] // kernel[1]
+
+def grid(model: onnx.ModelProto, node: onnx.NodeProto, site: Site) -> tuple[int, int] | None:
+    """Rows and columns of the patches that a convolution cuts an image into; None where they are not whole or apart."""
+    sizes = [
+        [each.dim_value for each in value.type.tensor_type.shape.dim]
+        for value in model.graph.input
+        if value.name == node.input[0]
+    ]
+    kernel = list(site.shape[2:])
+    side = sizes[0][2:] if sizes and len(sizes[0]) == 4 else [0]
+    if not patches_apart(node, kernel) or 0 in side or any(np.mod(side, kernel)):
+        return None
+    return side[0] // kernel[0], side[1] // kernel[1]
 
 
 def patches_apart(node: onnx.NodeProto, kernel: list[int]) -> bool:
