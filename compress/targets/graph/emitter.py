@@ -132,32 +132,46 @@ class _Rewriter:
         return self.shared[key]
 
     def _convolution(self, node: onnx.NodeProto, site: Site, held: BlockWeights) -> None:
-        """A float convolution whose kernel is unpacked by a table look-up of all its rows.
+        """A float convolution whose kernel is unpacked in the graph.
 
-        The inputs are constants, so ONNX Runtime unpacks once, when the session is opened.
+        By plain operators on constants: every runtime computes them once, when it opens the file, and then has a float
+        kernel as before. It does not do that for GatherBlockQuantized or DequantizeLinear.
         """
-        rows, blocks, block = held.codes.shape
-        base = f"{site.weight}_{held.bits}"
-        names = [
-            self.weight(f"{site.weight}_q", packed(held.codes.reshape(rows, -1), held.bits)),
-            self.weight(f"{base}_rows", np.arange(rows, dtype=np.int64)),
-            self.weight(f"{site.weight}_scales", held.scales),
-        ]
-        if held.zero_points is not None:
-            names.append(self.weight(f"{site.weight}_zero_points", packed(held.zero_points, held.bits)))
-        options = {"bits": held.bits, "block_size": block, "gather_axis": 0, "quantize_axis": 1}
+        rows, blocks, _ = held.codes.shape
         kernel = f"{node.output[0]}_kernel"
-        made = self.node("GatherBlockQuantized", names, f"{kernel}_0", CONTRIB, **options)
-        if blocks * block > held.columns:
-            ends = [(0, "start"), (held.columns, "end"), (1, "axis")]
-            limits = [self.weight(f"{base}_{name}", np.array([each], np.int64)) for each, name in ends]
-            made = self.node("Slice", [made, *limits], f"{kernel}_1")
-        shape = self.weight(f"{base}_shape", np.array(site.shape, np.int64))
-        made = self.node("Reshape", [made, shape], f"{kernel}_2")
+        values = self._unpacked(kernel, self.weight(f"{site.weight}_q", packed(held.codes, held.bits)), held)
+        if held.zero_points is None:
+            zero = self.weight(f"{kernel}_middle", np.float32(1 << (held.bits - 1)))
+        else:
+            points = self.weight(f"{site.weight}_zero_points", held.zero_points[..., None])
+            zero = self.node("Cast", [points], f"{kernel}_zero", to=onnx.TensorProto.FLOAT)
+        scales = self.weight(f"{site.weight}_scales", held.scales[..., None])
+        values = self.node("Mul", [self.node("Sub", [values, zero], f"{kernel}_0"), scales], f"{kernel}_1")
+        flat = self.weight(f"{kernel}_flat", np.array([rows, -1], np.int64))
+        values = self.node("Reshape", [values, flat], f"{kernel}_2")
+        if blocks * held.block > held.columns:
+            ends = [("start", 0), ("end", held.columns), ("axis", 1)]
+            limits = [self.weight(f"{kernel}_{name}", np.array([end], np.int64)) for name, end in ends]
+            values = self.node("Slice", [values, *limits], f"{kernel}_3")
+        shape = self.weight(f"{kernel}_shape", np.array(site.shape, np.int64))
         plain = onnx.NodeProto()
         plain.CopyFrom(node)
-        plain.input[1] = made
+        plain.input[1] = self.node("Reshape", [values, shape], f"{kernel}_4")
         self.add(plain)
+
+    def _unpacked(self, base: str, codes: str, held: BlockWeights) -> str:
+        """Codes as floats (out, blocks, block); two of 4 bits are in a byte, the first in the low bits."""
+        values = self.node("Cast", [codes], f"{base}_bytes", to=onnx.TensorProto.FLOAT)
+        if held.bits == 8:
+            return values
+        four, sixteen = self.weight(f"{base}_four", np.uint8(4)), self.weight(f"{base}_sixteen", np.float32(16))
+        high = self.node("BitShift", [codes, four], f"{base}_shifted", direction="RIGHT")
+        high = self.node("Cast", [high], f"{base}_high", to=onnx.TensorProto.FLOAT)
+        low = self.node("Sub", [values, self.node("Mul", [high, sixteen], f"{base}_above")], f"{base}_low")
+        last = self.weight(f"{base}_last", np.array([-1], np.int64))
+        pair = [self.node("Unsqueeze", [each, last], f"{each}_column") for each in (low, high)]
+        pairs = self.node("Concat", pair, f"{base}_pairs", axis=-1)
+        return self.node("Reshape", [pairs, self.weight(f"{base}_codes", np.array(held.codes.shape))], f"{base}_values")
 
     def _patchify(
         self, node: onnx.NodeProto, site: Site, rows_columns: tuple[int, int], product: Callable[[str, str], None]

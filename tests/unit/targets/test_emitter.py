@@ -152,7 +152,7 @@ def test_the_kernel_of_any_other_convolution(bits, symmetric, changed):
     tower = patches(**changed)
     treatment = treated(tower, bits, symmetric)
     emitted = emit(tower)
-    assert [node.op_type for node in emitted.graph.node] == ["GatherBlockQuantized", "Slice", "Reshape", "Conv"]
+    assert not {node.domain for node in emitted.graph.node} - {""}
     assert site_weight(tower) not in initializers(emitted)
     side = (9, 12) if changed.get("side") == (9, 12) else (8, 12)
     x = random(2, 3, *side, seed=1)
@@ -166,7 +166,7 @@ def test_the_kernel_of_a_convolution_in_groups_and_whole_blocks():
     tower = made([node], ["n", 24, 5, 5], {"w": random(6, 8, 2, 2)})
     treatment = treated(tower, 4, True)
     emitted, x = emit(tower), random(2, 24, 5, 5, seed=1)
-    assert [node.op_type for node in emitted.graph.node] == ["GatherBlockQuantized", "Reshape", "Conv"]
+    assert "Slice" not in {node.op_type for node in emitted.graph.node}
     np.testing.assert_allclose(run(emitted, x=x), run(swapped(tower, treatment), x=x), atol=1e-5)
 
 
