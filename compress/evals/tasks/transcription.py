@@ -66,9 +66,9 @@ def load(spec: Spec, request: Request) -> TaskData:
 
 
 def measure(data: TaskData, reference: Embeddings, candidate: Embeddings) -> Measured:
-    """`exact`: the whole text is right. `character_accuracy`: 1 - edits / characters, over all items 1 - CER.
+    """`exact`: the whole text is right. `character_accuracy`: 1 - edits / characters of all texts, which is 1 - CER.
 
-    An item's may be below 0 where the tower says far more than there is. A step that is tied or NaN is a wrong
+    An item's share may be below 0 where the tower says far more than there is. A step that is tied or NaN is a wrong
     character. Chance is the best answer of somebody who says the same of every image.
     """
     targets = [tuple(int(code) for code in row if code != _END) for row in data.arrays["targets"]]
@@ -76,10 +76,11 @@ def measure(data: TaskData, reference: Embeddings, candidate: Embeddings) -> Mea
     guess = _guess(targets)
     common = Counter(targets).most_common(1)[0][1] / len(targets)
     exact, characters = ([_scored(score, told, targets) for told in (before, after)] for score in (_exact, _characters))
+    weights = np.array(list(map(len, targets)), np.float64)
     return {
         "exact": Outcomes(data.ids, exact[0], exact[1], slices=data.slices, chance=common),
         "character_accuracy": Outcomes(
-            data.ids, characters[0], characters[1], binary=False, slices=data.slices, chance=guess
+            data.ids, characters[0], characters[1], binary=False, slices=data.slices, chance=guess, weights=weights
         ),
     }
 
