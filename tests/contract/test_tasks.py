@@ -1,6 +1,8 @@
 """Every task that ships: loads, measures what it says, and gives nothing to a model that says nothing."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -204,6 +206,20 @@ def test_an_unknown_key_is_refused_with_its_line(name, tmp_path):
     file.write_text(text + "surprise: 1\n")
     with pytest.raises(DocumentError, match=rf"{name}\.yaml:{text.count(chr(10)) + 1}:1 surprise"):
         tasks.read(file)
+
+
+def test_every_kind_has_an_example_in_the_docs(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text()
+    blocks = re.findall(r"^```yaml\n(.*?)^```$", page, re.M | re.S)
+    shown = {}
+    for block in blocks:
+        if found := re.search(r"^kind: (\w+)$", block, re.M):
+            file = tmp_path / f"{re.search(r'^name: (.*)$', block, re.M)[1]}.yaml"
+            file.write_text(block)
+            shown[found[1]] = tasks.read(file)
+    assert set(shown) == set(names.available(tasks.KINDS))
+    assert all(f"\n## {kind}\n" in page and f"[{kind}](#{kind})" in page for kind in shown)
+    assert all(f"`{name}`" in page for name in TASKS)
 
 
 def test_an_unknown_kind_is_refused(tmp_path):
