@@ -72,6 +72,8 @@ def _tokenizer(folder: Path, spec: TokenizerText) -> Any:
 def _pixels(image: Image.Image, spec: PlainImage) -> NDArray[np.float32]:
     """One RGB image as (3, height, width)."""
     values = np.asarray(_fitted(image, spec), np.float32) / np.float32(spec.divide)
+    if spec.channels == "bgr":
+        values = values[..., ::-1].copy()
     if spec.mean is not None:
         values -= np.array(spec.mean, np.float32)
     if spec.std is not None:

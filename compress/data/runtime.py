@@ -73,7 +73,10 @@ class Transformers(Strict):
 
 
 class PlainImage(Strict):
-    """RGB resized to `size` (height, width): padded, cropped or stretched to fit; then (x / divide - mean) / std."""
+    """RGB resized to `size` (height, width): padded, cropped or stretched to fit; then (x / divide - mean) / std.
+
+    `channels` is the order in which the tower takes them; `mean` and `std` are in that order.
+    """
 
     size: tuple[PositiveInt, PositiveInt]
     fit: Literal["pad", "crop", "stretch"] = "pad"
@@ -81,6 +84,7 @@ class PlainImage(Strict):
     mean: Channels | None = None
     std: Channels | None = None
     pad_value: int = Field(0, ge=0, le=255)
+    channels: Literal["rgb", "bgr"] = "rgb"
 
 
 class PlainText(Strict):

@@ -39,7 +39,7 @@ class Encoder:
         self.text = None if text is None else Tower(folder, text, session)
 
     def images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
-        """Embeddings of images, (n, D); D is 0 where there is no vision tower."""
+        """Embeddings of images, (n, D); D is 0 where there is no vision tower, else all numbers of one."""
         if self.vision is None:
             return np.empty((len(images), 0), np.float32)
         return self.vision.encode(self.image_feed(images))
@@ -91,13 +91,16 @@ class Tower:
         return size if isinstance(size, int) else None
 
     def encode(self, feed: dict[str, Array]) -> NDArray[np.float32]:
-        """Run on (n, ...) inputs of the right types; a graph with a fixed batch runs as often as it must."""
+        """Run on (n, ...) inputs of the right types; a graph with a fixed batch runs as often as it must.
+
+        Whatever shape a graph gives an item, such as (classes, steps), comes back flat.
+        """
         total = len(feed[self.file.input])
         step = self.fixed(self.file.input, 0) or max(total, 1)
         parts = [
             self._run({name: rows[at : at + step] for name, rows in feed.items()}, step) for at in range(0, total, step)
         ]
-        return np.concatenate(parts)[:total]
+        return np.concatenate(parts)[:total].reshape(total, -1)
 
     def _run(self, feed: dict[str, Array], step: int) -> NDArray[np.float32]:
         missing = step - len(feed[self.file.input])

@@ -57,7 +57,8 @@ class TaskData:
 class Embeddings:
     """What one model made of a task's data: images (n, D) and texts (m, D), float32, as the towers gave them.
 
-    A model without a text tower (or vision tower) has D = 0 there.
+    A model without a text tower (or vision tower), and a task without texts, has D = 0 there. D counts all numbers of
+    an item, whatever their shape was: what a recognizer says is (classes * steps), a classifier's logits (classes).
     `batch_cosine` is the lowest cosine between an item encoded alone and in a batch; None where it was not measured.
     """
 
@@ -102,7 +103,7 @@ class Task:
     def load(self, request: Request) -> TaskData:
         """The data, with a digest that covers the task file as well. Raises UsageError where there is nothing."""
         found = self.kind.load(self.spec, request)
-        if not len(found.images) or not found.texts:
+        if not len(found.images):
             raise UsageError("has no items", self.spec.name)
         told = {"data": found.digest, "spec": self.spec.model_dump(mode="json"), "texts": list(found.texts)}
         return TaskData(found.images, found.texts, found.ids, digest.of_data(told), found.arrays, found.slices)

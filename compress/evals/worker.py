@@ -51,10 +51,12 @@ def _job(encoder: Encoder, job: Data, request: Data, channel: Channel) -> Data:
         if isinstance(error, CompressError) or child.exhausted(error):
             raise
         return {"error": f"{type(error).__name__}: {error}"}
-    return {"seconds": time.perf_counter() - started, "batch_cosine": min(alone)}
+    return {"seconds": time.perf_counter() - started, "batch_cosine": min(alone, default=None)}
 
 
 def _batches(encode: Encode, items: Sequence[Any], batch: int, channel: Channel) -> NDArray[np.float32]:
+    if not items:
+        return np.empty((0, 0), np.float32)
     parts = []
     for at in range(0, len(items), batch):
         part = encode([items[place] for place in range(at, min(at + batch, len(items)))])

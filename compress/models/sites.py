@@ -35,11 +35,11 @@ def _module_path(node: onnx.NodeProto) -> str:
 
 
 def by_topology(model: onnx.ModelProto) -> tuple[Site, ...]:
-    """Sites of any transformer graph, their roles told from what stands before and after each weight.
+    """Sites of any graph, their roles told from what stands before and after each weight.
 
     What feeds an activation is fc1 and what reads one is fc2; what feeds a product of two activations is q, k or v
     and what reads one is the attention's output; what is left after the last block is the projection. Blocks are
-    counted by their fc2.
+    counted by their fc2. A convolution of the image is the patch embedding, all others are numbered as they come.
     """
     constants = set(initializers(model))
     before: dict[str, onnx.NodeProto] = {name: node for node in model.graph.node for name in node.output}
@@ -48,14 +48,15 @@ def by_topology(model: onnx.ModelProto) -> tuple[Site, ...]:
         for name in node.input:
             after[name].append(node)
     found: list[Site] = []
-    layer = 0
+    layer = convolutions = 0
     for node, weight in _weighted(model):
         role = _role(node, constants, before, after)
         if role is None:
             continue
-        inner = role.startswith(("attn", "mlp"))
-        found.append(_site(node.name, (role, layer if inner else None), node, weight))
+        inner = layer if role.startswith(("attn", "mlp")) else convolutions if role == "conv" else None
+        found.append(_site(node.name, (role, inner), node, weight))
         layer += role == "mlp.fc2"
+        convolutions += role == "conv"
     return tuple(found)
 
 
@@ -66,7 +67,7 @@ def _role(
     after: dict[str, list[onnx.NodeProto]],
 ) -> str | None:
     if node.op_type == "Conv":
-        return "patch_embed" if node.input[0] not in before else None
+        return "patch_embed" if node.input[0] not in before else "conv"
     if node.op_type == "Gather":
         return "embedding" if _is_input(node.input[1], constants, before) else None
     ahead = set(_landmarks(node, constants, lambda each: (item for name in each.output for item in after[name])))
@@ -101,7 +102,7 @@ def _landmarks(node: onnx.NodeProto, constants: set[str], walk: Walk) -> Iterato
             yield "attention"
         elif met.op_type in {"MatMul", "Conv"}:
             yield "weight"
-        elif met.op_type in {"LayerNormalization", "Softmax", "Shape"}:
+        elif met.op_type in {"LayerNormalization", "Softmax", "Shape", "ReduceMean", "GlobalAveragePool"}:
             yield met.op_type
         else:
             queue.extend(walk(met))

@@ -25,8 +25,6 @@ def load(source: ModelSource, recipe: Path, offline: bool, roots: tuple[Path, ..
         return load_named(source, offline)
     named = {"vision": source.vision, "text": source.text}
     files = {kind: _found(path, recipe, roots) for kind, path in named.items() if path is not None}
-    if len(files) < len(named):
-        raise UsageError("both towers are needed: the gates compare images with texts", "model", "name vision and text")
     preprocess = {"kind": "plain", **source.preprocess.model_dump(mode="json", exclude_none=True)}
     encoder = load_onnx(files, preprocess, source.logit_scale, source.normalize)
     if not isinstance(source.preprocess.text, TokenizerText):

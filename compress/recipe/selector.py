@@ -11,10 +11,10 @@ from pydantic import AfterValidator, WithJsonSchema
 from compress.core.names import did_you_mean
 
 Tower = Literal["vision", "text"]
-Role = Literal["patch_embed", "attn.qkv", "attn.out", "mlp.fc1", "mlp.fc2", "projection", "embedding"]
+Role = Literal["patch_embed", "attn.qkv", "attn.out", "mlp.fc1", "mlp.fc2", "projection", "embedding", "conv"]
 
 ROLES: tuple[Role, ...] = get_args(Role)
-_IN_BLOCKS = tuple(role for role in ROLES if "." in role)  # the others are there once for each tower
+_NUMBERED = tuple(role for role in ROLES if "." in role or role == "conv")  # the others are there once for each tower
 _SELECTOR = re.compile(r"(?:(vision|text):)?([a-z_0-9.]+)(?:@(-?[0-9]{1,4}))?")
 _PATTERN = rf"^((vision|text):)?({'|'.join(map(re.escape, ROLES))})(@-?[0-9]{{1,4}})?$"
 
@@ -36,7 +36,7 @@ class Selector:
         tower, role, layer = found.groups()
         if role not in ROLES:
             raise ValueError(f"no role {role[:60]!r} ({did_you_mean(role, ROLES)})")
-        if layer is not None and role not in _IN_BLOCKS:
+        if layer is not None and role not in _NUMBERED:
             raise ValueError(f"{role} is there once and has no layers; write {role!r}")
         return cls(cast(Role, role), cast("Tower | None", tower), None if layer is None else int(layer))
 

@@ -36,6 +36,7 @@ class ImageInput(Strict):
     mean: Channels | None = Field(None, description="Subtracted from each channel.")
     std: tuple[PositiveNumber, PositiveNumber, PositiveNumber] | None = Field(None, description="Divides each channel.")
     pad_value: int = Field(0, ge=0, le=255, description="Pixel value of the padding.")
+    channels: Literal["rgb", "bgr"] = Field("rgb", description="Order of the channels, in which mean and std are too.")
 
 
 class ByteText(Strict):

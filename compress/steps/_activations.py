@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 import onnx
@@ -20,6 +20,7 @@ from compress.steps.observer import Observer
 from compress.steps.step import Context
 
 Seen = TypeVar("Seen", bound=Observer)
+_ALONE: Final = "leave it out of this step, or use a method without calibration: quantize.int8_rtn"
 
 
 def watch(tower: Tower, sites: Sequence[Site], context: Context, observer: type[Seen]) -> dict[str, Seen]:
@@ -57,17 +58,28 @@ def watch(tower: Tower, sites: Sequence[Site], context: Context, observer: type[
 def _windows(tower: Tower, sites: Sequence[Site]) -> dict[str, dict[str, list[int]]]:
     """For values that feed convolutions: kernel, strides and pads, by which they are cut into patches."""
     nodes = {node.name: node for node in tower.graph.graph.node}
-    made = {}
+    made: dict[str, dict[str, list[int]]] = {}
     for site in sites:
         if site.op == "Conv":
-            told = {each.name: helper.get_attribute_value(each) for each in nodes[site.node].attribute}
-            windows = {
-                "kernel": list(site.shape[2:]),
-                "strides": list(told.get("strides", (1, 1))),
-                "pads": list(told.get("pads", (0, 0, 0, 0))),
-            }
-            made[nodes[site.node].input[0]] = windows
+            windows = _window(site, nodes[site.node])
+            value = nodes[site.node].input[0]
+            if made.setdefault(value, windows) != windows:
+                raise UsageError("another convolution cuts the same value in another way", site.name, _ALONE)
     return made
+
+
+def _window(site: Site, node: onnx.NodeProto) -> dict[str, list[int]]:
+    told = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+    groups, spread = told.get("group", 1), told.get("dilations", ())
+    if groups != 1 or any(step != 1 for step in spread) or told.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"):
+        raise UsageError(
+            "inputs of convolutions in groups, with gaps or automatic pads are not watched", site.name, _ALONE
+        )
+    return {
+        "kernel": list(site.shape[2:]),
+        "strides": list(told.get("strides", (1, 1))),
+        "pads": list(told.get("pads", (0, 0, 0, 0))),
+    }
 
 
 def _stored(tower: Tower, context: Context, folder: Path) -> list[str]:

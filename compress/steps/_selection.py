@@ -47,6 +47,7 @@ def _there_is(everything: Sequence[tuple[Tower, Site]]) -> str:
 def _matches(selector: Selector, tower: Tower, site: Site) -> bool:
     if selector.role != site.role or selector.tower not in (None, tower.kind):
         return False
-    layers = 1 + max((each.layer for each in tower.sites if each.layer is not None), default=-1)
+    numbers = (each.layer for each in tower.sites if each.role == site.role and each.layer is not None)
+    layers = 1 + max(numbers, default=-1)
     wanted = selector.layer if selector.layer is None or selector.layer >= 0 else layers + selector.layer
     return wanted in (None, site.layer)

@@ -1,5 +1,9 @@
 """Every task that ships: loads, measures what it says, and gives nothing to a model that says nothing."""
 
+import json
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -17,26 +21,59 @@ ITEMS = 120
 MORE_IS_WORSE = ("flips",)
 
 
+PROVINCES = "皖苏浙豫粤"
+TEXTS = tuple("".join(row) for row in np.random.default_rng(7).choice([*"ABCDEFGH23456789"], (ITEMS, 6)))
+
+
+def rows(fields):
+    """Labels of the folders that tasks name, by folder: a function of the item's number for every field."""
+    return [{name: make(at) for name, make in fields.items()} for at in range(ITEMS)]
+
+
 @pytest.fixture(scope="session")
 def roots(tmp_path_factory):
-    """Stand-ins for the real data folders: the fields that the tasks name, a few images."""
+    """Stand-ins for the real data folders: the fields that the tasks name, a few images, lists of names and prompts."""
     root = tmp_path_factory.mktemp("data")
-    classes = names.bundled("evals", "data", "fashion_classes.txt").read_text().splitlines()
-    for folder, fields in (("fashion", ("title", "sub_category")), ("flickr8k", ("captions",))):
+    fashion, cifar = (bundled(f"{name}_classes.txt") for name in ("fashion", "cifar10"))
+    words = {"text": TEXTS.__getitem__}
+    folders = {
+        "fashion": {"title": lambda at: f"title {at}", "sub_category": lambda at: fashion[at % 45]},
+        "flickr8k": {"captions": lambda at: [f"one {at}", f"two {at}"]},
+        "iiit5k": words,
+        "icdar2015_words": words,
+        "sroie_lines": {**words, "receipt": lambda at: str(at // 8)},
+        "plates": {"text": lambda at: f"{PROVINCES[at % 5]}{TEXTS[at]}"},
+        "cifar10_test": {"label": lambda at: cifar[at % 10]},
+        "imagenet_sample": {"label": lambda at: f"thing {at % 40}"},
+    }
+    for folder, fields in folders.items():
         (root / folder / "images").mkdir(parents=True)
         lines = []
-        for at in range(ITEMS):
+        for at, row in enumerate(rows(fields)):
             Image.new("RGB", (8, 8), (at, 0, 0)).save(root / folder / "images" / f"{at}.png")
-            told = {"title": f"title {at}", "sub_category": classes[at % 45], "captions": [f"one {at}", f"two {at}"]}
-            row = {"file": f"images/{at}.png", **{name: told[name] for name in fields}}
-            lines.append(repr(row).replace("'", '"'))
+            lines.append(json.dumps({"file": f"images/{at}.png", **row}))
         (root / folder / "labels.jsonl").write_text("\n".join(lines))
+    (root / "clip_text").mkdir()
+    names_ = {"imagenet1k": [f"Thing {at}" for at in range(50)]}
+    prompts = {"cifar10": ["a photo of a {c}.", "a drawing of a {c}."], "imagenet1k": ["the {c}.", "my {c}."]}
+    (root / "clip_text" / "en_classnames.json").write_text(json.dumps(names_))
+    (root / "clip_text" / "en_zeroshot_classification_templates.json").write_text(json.dumps(prompts))
     return (root,)
+
+
+def bundled(name):
+    return names.bundled("evals", "data", name).read_text().splitlines()
 
 
 def good(data):
     """A model that is right: an image is at the sum of its true texts, and texts stand alone."""
     rng = np.random.default_rng(0)
+    if "decoding" in data.arrays:
+        return Embeddings(spoken(data, rng), np.empty((0, 0), "f"), 1.0, 1.0)
+    if "classes" in data.arrays:
+        logits = rng.normal(size=(len(data.ids), int(data.arrays["classes"][0]))) * 0.05
+        logits[np.arange(len(logits)), data.arrays["labels"]] += 1
+        return Embeddings(logits.astype("f"), np.empty((0, 0), "f"), 1.0, 1.0)
     texts = rng.normal(size=(len(data.texts), 64))
     texts /= np.linalg.norm(texts, axis=1, keepdims=True)
     images = rng.normal(size=(len(data.ids), 64)) * 0.05
@@ -47,6 +84,18 @@ def good(data):
     elif "pairs" in data.arrays:
         np.add.at(images, data.arrays["pairs"][:, 0], texts[data.arrays["pairs"][:, 1]])
     return Embeddings(images.astype("f"), texts.astype("f"), 1.0, 1.0)
+
+
+def spoken(data, rng):
+    """Every character of the truth in a step of its own, a blank after each."""
+    classes, blank, classes_first = data.arrays["decoding"]
+    targets = data.arrays["targets"]
+    count, length = targets.shape
+    path = np.full((count, 2 * length), blank)
+    path[:, ::2] = np.where(targets < 0, blank, targets)
+    logits = rng.normal(size=(count, classes, 2 * length)) * 0.05
+    np.put_along_axis(logits, path[:, None, :], 1.0, axis=1)
+    return (logits if classes_first else logits.swapaxes(1, 2)).reshape(count, -1).astype("f")
 
 
 def some_nan(array):
@@ -82,6 +131,7 @@ def _split(task: tasks.Task) -> str:
 
 def test_there_are_tasks():
     assert {"reading", "zero_shot", "relations", "pins", "charts", "retrieval", "parity"} <= set(TASKS)
+    assert {tasks.find(name).spec.kind for name in TASKS} == set(names.available(tasks.KINDS))
 
 
 def test_the_data(case, roots):
@@ -156,6 +206,20 @@ def test_an_unknown_key_is_refused_with_its_line(name, tmp_path):
     file.write_text(text + "surprise: 1\n")
     with pytest.raises(DocumentError, match=rf"{name}\.yaml:{text.count(chr(10)) + 1}:1 surprise"):
         tasks.read(file)
+
+
+def test_every_kind_has_an_example_in_the_docs(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text()
+    blocks = re.findall(r"^```yaml\n(.*?)^```$", page, re.M | re.S)
+    shown = {}
+    for block in blocks:
+        if found := re.search(r"^kind: (\w+)$", block, re.M):
+            file = tmp_path / f"{re.search(r'^name: (.*)$', block, re.M)[1]}.yaml"
+            file.write_text(block)
+            shown[found[1]] = tasks.read(file)
+    assert set(shown) == set(names.available(tasks.KINDS))
+    assert all(f"\n## {kind}\n" in page and f"[{kind}](#{kind})" in page for kind in shown)
+    assert all(f"`{name}`" in page for name in TASKS)
 
 
 def test_an_unknown_kind_is_refused(tmp_path):

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from compress.core import names
 from compress.core.errors import UsageError
-from compress.data import source
-from compress.data.items import Items, Request
+from compress.data import listing, source
+from compress.data.items import Items, Lazy, Request
+from compress.data.listing import Listing
 from compress.data.scenes import shapes
 from compress.evals.ranking import Right, Rows, similarities, strictly_best, unit
 from compress.evals.task import Embeddings, Index, Measured, TaskData, TaskSpec, places, with_default
@@ -22,15 +23,18 @@ from compress.recipe.document import Strict, Text
 class Classes(Strict):
     """Class names and how they are put to the model.
 
-    `column` is the label of an image. `names` is a file of evals/data with one class per line; without it the classes
-    are the labels that occur. `rename` says how a label is worded in a prompt; `{}` in a template is the class.
+    `column` is the label of an image. `names` is a file of evals/data with one class per line, or a list below a data
+    root; without it the classes are the labels that occur. `rename` says how a label is worded in a prompt. `{}` or
+    `{c}` in a template is the class; `templates` may be a list below a data root as well. Images of a class that is not
+    listed are refused, or left out with `unlisted: skip`.
     """
 
     column: str
-    names: str | None = Field(None, pattern=r"^[a-z0-9_]+\.txt$")
+    names: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+\.txt$")] | Listing | None = None
     lower: bool = False
     rename: dict[str, Text] = Field(default_factory=dict)
-    templates: tuple[Text, ...] = Field(("{}",), min_length=1)
+    templates: Annotated[tuple[Text, ...], Field(min_length=1)] | Listing = ("{}",)
+    unlisted: Literal["refuse", "skip"] = "refuse"
 
 
 class Spec(TaskSpec):
@@ -43,13 +47,16 @@ class Spec(TaskSpec):
 def load(spec: Spec, request: Request) -> TaskData:
     """Images, every prompt of every class, and the class of each."""
     items = source.load(spec.data, with_default(spec, request))
-    classes, templates, labels = (
-        _shapes(items, request.split) if spec.classes is None else _labelled(items, spec.classes)
-    )
+    if spec.classes is None:
+        classes, templates, labels = _shapes(items, request.split)
+    else:
+        classes, templates, labels = _labelled(items, spec.classes, request)
+        if spec.classes.unlisted == "skip":
+            items, labels = _listed(items, labels, set(classes))
     number = {name: at for at, name in enumerate(classes)}
     if strange := set(labels) - set(number):
         raise UsageError(f"images of classes that are not among the {len(classes)}: {sorted(strange)[:5]}", spec.name)
-    prompts = [template.replace("{}", name) for name in classes for template in templates]
+    prompts = [_prompt(template, name, spec.name) for name in classes for template in templates]
     place = places(prompts)
     arrays = {
         "labels": np.array([number[label] for label in labels], np.int64),
@@ -66,19 +73,46 @@ def _shapes(items: Items, split: str) -> tuple[Sequence[str], Sequence[str], lis
     return classes, templates, [named[captions[0]] for captions in items.captions]
 
 
-def _labelled(items: Items, spec: Classes) -> tuple[Sequence[str], Sequence[str], list[str]]:
+def _prompt(template: str, name: str, where: str) -> str:
+    mark = next((each for each in ("{}", "{c}") if each in template), None)
+    if mark is None:
+        raise UsageError(f"the template {template!r} has no place for the class", where, "write {} or {c} there")
+    return template.replace(mark, name)
+
+
+def _listed(items: Items, labels: Sequence[str], classes: set[str]) -> tuple[Items, list[str]]:
+    """The items whose class is listed."""
+    keep = [at for at, label in enumerate(labels) if label in classes]
+    left = Items(
+        ids=tuple(items.ids[at] for at in keep),
+        images=Lazy(len(keep), lambda at: items.images[keep[at]]),
+        captions=tuple(items.captions[at] for at in keep),
+        negatives=tuple(items.negatives[at] for at in keep),
+        columns={name: tuple(column[at] for at in keep) for name, column in items.columns.items()},
+        digest=items.digest,
+    )
+    return left, [labels[at] for at in keep]
+
+
+def _labelled(items: Items, spec: Classes, request: Request) -> tuple[Sequence[str], Sequence[str], list[str]]:
     if spec.column not in items.columns:
         raise UsageError(f"classes.column {spec.column!r} is not among data.columns", hint=", ".join(items.columns))
     labels = items.columns[spec.column]
     every: Sequence[str] = sorted(set(labels))
-    if spec.names is not None:
+    if isinstance(spec.names, Listing):
+        every = listing.read(spec.names, request.roots)
+    elif spec.names is not None:
         every = names.bundled("evals", "data", spec.names).read_text(encoding="utf-8").splitlines()
+    templates = spec.templates
+    if isinstance(templates, Listing):
+        templates = listing.read(templates, request.roots)
 
     def worded(label: str) -> str:
         known = label.lower() if spec.lower else label
         return spec.rename.get(known, known)
 
-    return [worded(name) for name in every], spec.templates, [worded(label) for label in labels]
+    classes = tuple(dict.fromkeys(map(worded, every)))  # two classes of one name are one: no prompt tells them apart
+    return classes, templates, [worded(label) for label in labels]
 
 
 def measure(data: TaskData, reference: Embeddings, candidate: Embeddings) -> Measured:

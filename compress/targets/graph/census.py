@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import onnx
 from onnx import helper
@@ -12,6 +12,7 @@ from onnx import helper
 from compress.models.graph import initializers
 from compress.models.tower import Tower
 from compress.models.treatment import BlockWeights, StaticInt8
+from compress.targets.graph.emitter import grid
 
 _FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
 
@@ -19,11 +20,13 @@ _FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BF
 def planned(tower: Tower) -> dict[str, str]:
     """What the emitted file has to contain, by kind of weight."""
     counts: Counter[str] = Counter()
+    nodes = {node.name: node for node in tower.graph.graph.node}
     for site in tower.sites:
         held = tower.treatments.get(site.name)
         table = site.op == "Gather"
         if isinstance(held, BlockWeights):
-            counts[_blocks("table" if table else "product", held.bits, held.block)] += 1
+            kernel = site.op == "Conv" and grid(tower.graph, nodes[site.node], site) is None
+            counts[_blocks("table" if table else "kernel" if kernel else "product", held.bits, held.block)] += 1
         elif isinstance(held, StaticInt8):
             counts["int8 static product"] += 1
         else:
@@ -46,6 +49,8 @@ def found(model: onnx.ModelProto, tower: Tower) -> dict[str, str]:
             kind, codes = ("product", 1) if node.op_type == "MatMulNBits" else ("table", 0)
             whole = _whole(tensors.get(node.input[codes]), tensors.get(node.input[2]), options)
             counts[_blocks(kind, options["bits"], options["block_size"]) + ("" if whole else " (wrong size)")] += 1
+        elif node.op_type == "Conv" and (held := _kernel(node, makers, tensors)) is not None:
+            counts[held] += 1
         elif node.op_type == "MatMul" and _is_static_int8(node, makers, tensors):
             counts["int8 static product"] += 1
         elif node.op_type in {"MatMul", "Conv"} and _float_weight(node.input[1], tensors, untreated):
@@ -78,6 +83,33 @@ def parts(model: onnx.ModelProto) -> dict[str, int]:
 
 def _blocks(kind: str, bits: int, block: int) -> str:
     return f"int{bits} {kind} in blocks of {block}"
+
+
+def _kernel(
+    node: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto], tensors: Mapping[str, onnx.TensorProto]
+) -> str | None:
+    """How the kernel of a convolution is stored where the graph unpacks it from integers; None where it does not."""
+    steps = list(_upwards(node.input[1], makers))
+    codes = [tensor for step in steps for name in step.input if (tensor := tensors.get(name)) and len(tensor.dims) == 3]
+    integers = [each for each in codes if each.data_type == onnx.TensorProto.UINT8 and each.dims[2] > 1]
+    scales = [each for each in codes if each.data_type in _FLOATS]
+    if not integers or len({each.name for each in integers}) > 1 or len(scales) != 1:
+        return None
+    rows, blocks, length = integers[0].dims
+    bits = 4 if any(step.op_type == "BitShift" for step in steps) else 8
+    whole = len(integers[0].raw_data) == rows * blocks * length > 0 and list(scales[0].dims) == [rows, blocks, 1]
+    return _blocks("kernel", bits, length * 8 // bits) + ("" if whole else " (wrong size)")
+
+
+def _upwards(name: str, makers: Mapping[str, onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """The nodes that a value is computed from; each once."""
+    queue, seen = [name], set()
+    while queue:
+        node = makers.get(queue.pop())
+        if node is not None and node.name not in seen:
+            seen.add(node.name)
+            yield node
+            queue.extend(node.input)
 
 
 def _whole(codes: onnx.TensorProto | None, scales: onnx.TensorProto | None, options: Mapping[str, int]) -> bool:

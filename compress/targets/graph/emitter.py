@@ -72,8 +72,16 @@ class _Rewriter:
             product(node.input[0], output)
         elif node.op_type == "Gather" and isinstance(treatment, BlockWeights):
             self._gather(node, site, treatment)
+        elif node.op_type == "Conv" and (rows_columns := grid(self.model, node, site)) is not None:
+            self._patchify(node, site, rows_columns, product)
+        elif node.op_type == "Conv" and isinstance(treatment, BlockWeights):
+            self._convolution(node, site, treatment)
         elif node.op_type == "Conv":
-            self._patchify(node, site, product)
+            raise UsageError(
+                "only a convolution that cuts an image of fixed size into whole patches can have integer inputs",
+                site.name,
+                f"leave {site.role} out of this step, or round its weights alone: quantize.int8_rtn",
+            )
         else:
             raise UsageError(f"{type(treatment).__name__} cannot be applied to {node.op_type}", site.name)
 
@@ -123,9 +131,53 @@ class _Rewriter:
             self.shared[key] = self.node("DequantizeLinear", [codes, *ends], f"{base}_dq")
         return self.shared[key]
 
-    def _patchify(self, node: onnx.NodeProto, site: Site, product: Callable[[str, str], None]) -> None:
+    def _convolution(self, node: onnx.NodeProto, site: Site, held: BlockWeights) -> None:
+        """A float convolution whose kernel is unpacked in the graph.
+
+        By plain operators on constants: every runtime computes them once, when it opens the file, and then has a float
+        kernel as before. It does not do that for GatherBlockQuantized or DequantizeLinear.
+        """
+        rows, blocks, _ = held.codes.shape
+        kernel = f"{node.output[0]}_kernel"
+        values = self._unpacked(kernel, self.weight(f"{site.weight}_q", packed(held.codes, held.bits)), held)
+        if held.zero_points is None:
+            zero = self.weight(f"{kernel}_middle", np.float32(1 << (held.bits - 1)))
+        else:
+            points = self.weight(f"{site.weight}_zero_points", held.zero_points[..., None])
+            zero = self.node("Cast", [points], f"{kernel}_zero", to=onnx.TensorProto.FLOAT)
+        scales = self.weight(f"{site.weight}_scales", held.scales[..., None])
+        values = self.node("Mul", [self.node("Sub", [values, zero], f"{kernel}_0"), scales], f"{kernel}_1")
+        flat = self.weight(f"{kernel}_flat", np.array([rows, -1], np.int64))
+        values = self.node("Reshape", [values, flat], f"{kernel}_2")
+        if blocks * held.block > held.columns:
+            ends = [("start", 0), ("end", held.columns), ("axis", 1)]
+            limits = [self.weight(f"{kernel}_{name}", np.array([end], np.int64)) for name, end in ends]
+            values = self.node("Slice", [values, *limits], f"{kernel}_3")
+        shape = self.weight(f"{kernel}_shape", np.array(site.shape, np.int64))
+        plain = onnx.NodeProto()
+        plain.CopyFrom(node)
+        plain.input[1] = self.node("Reshape", [values, shape], f"{kernel}_4")
+        self.add(plain)
+
+    def _unpacked(self, base: str, codes: str, held: BlockWeights) -> str:
+        """Codes as floats (out, blocks, block); two of 4 bits are in a byte, the first in the low bits."""
+        values = self.node("Cast", [codes], f"{base}_bytes", to=onnx.TensorProto.FLOAT)
+        if held.bits == 8:
+            return values
+        four, sixteen = self.weight(f"{base}_four", np.uint8(4)), self.weight(f"{base}_sixteen", np.float32(16))
+        high = self.node("BitShift", [codes, four], f"{base}_shifted", direction="RIGHT")
+        high = self.node("Cast", [high], f"{base}_high", to=onnx.TensorProto.FLOAT)
+        low = self.node("Sub", [values, self.node("Mul", [high, sixteen], f"{base}_above")], f"{base}_low")
+        last = self.weight(f"{base}_last", np.array([-1], np.int64))
+        pair = [self.node("Unsqueeze", [each, last], f"{each}_column") for each in (low, high)]
+        pairs = self.node("Concat", pair, f"{base}_pairs", axis=-1)
+        return self.node("Reshape", [pairs, self.weight(f"{base}_codes", np.array(held.codes.shape))], f"{base}_values")
+
+    def _patchify(
+        self, node: onnx.NodeProto, site: Site, rows_columns: tuple[int, int], product: Callable[[str, str], None]
+    ) -> None:
         """A convolution whose patches do not overlap is a matrix product over patches; emit it as one."""
-        rows, columns = self._grid(node, site)
+        rows, columns = rows_columns
         _, channels, height, width = site.shape
         base = f"{node.output[0]}_patches"
         split = self.weight(f"{base}_split", np.array([0, channels, rows, height, columns, width], np.int64))
@@ -139,21 +191,19 @@ class _Rewriter:
             made = self.node("Add", [made, node.input[2]], f"{base}_4")
         self.node("Transpose", [made], node.output[0], perm=[0, 3, 1, 2])
 
-    def _grid(self, node: onnx.NodeProto, site: Site) -> tuple[int, int]:
-        sizes = [
-            [each.dim_value for each in value.type.tensor_type.shape.dim]
-            for value in self.model.graph.input
-            if value.name == node.input[0]
-        ]
-        kernel = list(site.shape[2:])
-        side = sizes[0][2:] if sizes and len(sizes[0]) == 4 else [0]
-        if not patches_apart(node, kernel) or 0 in side or any(np.mod(side, kernel)):
-            raise UsageError(
-                "only a convolution that cuts an image of fixed size into whole patches can be quantized",
-                site.name,
-                "leave patch_embed out of this step",
-            )
-        return side[0] // kernel[0], side[1] // kernel[1]
+
+def grid(model: onnx.ModelProto, node: onnx.NodeProto, site: Site) -> tuple[int, int] | None:
+    """Rows and columns of the patches that a convolution cuts an image into; None where they are not whole or apart."""
+    sizes = [
+        [each.dim_value for each in value.type.tensor_type.shape.dim]
+        for value in model.graph.input
+        if value.name == node.input[0]
+    ]
+    kernel = list(site.shape[2:])
+    side = sizes[0][2:] if sizes and len(sizes[0]) == 4 else [0]
+    if not patches_apart(node, kernel) or 0 in side or any(np.mod(side, kernel)):
+        return None
+    return side[0] // kernel[0], side[1] // kernel[1]
 
 
 def patches_apart(node: onnx.NodeProto, kernel: list[int]) -> bool:

@@ -35,6 +35,12 @@ def test_stretch_and_crop(tmp_path):
     assert stretched[0, 0, 0, 1] < 100
 
 
+def test_channels_in_the_order_of_the_tower(tmp_path):
+    spec = PlainImage(size=(1, 1), divide=1.0, mean=(1.0, 2.0, 3.0), channels="bgr")
+    made = _open(tmp_path, spec).images([Image.new("RGB", (1, 1), (10, 20, 30))])
+    assert made[0, :, 0, 0].tolist() == [30 - 1, 20 - 2, 10 - 3]
+
+
 def test_scale_mean_and_std(tmp_path):
     spec = PlainImage(size=(2, 2), divide=255.0, mean=(0.5, 0.5, 0.0), std=(0.5, 0.25, 2.0))
     made = _open(tmp_path, spec).images([Image.new("RGB", (2, 2), (255, 0, 51))])

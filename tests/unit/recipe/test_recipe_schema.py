@@ -69,6 +69,7 @@ def test_references_lead_somewhere_even_if_classes_share_a_name() -> None:
         ("attn.qkv@3", Selector("attn.qkv", None, 3)),
         ("vision:mlp.fc2@-1", Selector("mlp.fc2", "vision", -1)),
         ("text:embedding", Selector("embedding", "text")),
+        ("conv@-1", Selector("conv", None, -1)),
     ],
 )
 def test_selectors(text: str, selector: Selector) -> None:

@@ -12,6 +12,7 @@ from compress.models.sites import by_topology
 from compress.models.tower import Site, Tower
 from compress.models.treatment import BlockWeights, StaticInt8
 from compress.steps.quantize._rounding import in_blocks, per_tensor
+from compress.targets.graph import census
 from compress.targets.graph.emitter import emit, packed, patches_apart, weight_matrix
 from compress.targets.graph.session import open_session
 
@@ -128,17 +129,50 @@ def test_patches_are_the_convolution_itself():
     np.testing.assert_array_equal(run(emit(tower), x=x), run(tower.graph, x=x))
 
 
-@pytest.mark.parametrize(
+NO_PATCHES = pytest.mark.parametrize(
     "changed",
     [{"strides": [2, 2]}, {"pads": [1, 0, 1, 0]}, {"dilations": [2, 1]}, {"auto_pad": "SAME_UPPER"}, {"side": (9, 12)},
      {"side": ("h", "w")}],
     ids=str,
 )  # fmt: skip
-def test_convolutions_that_are_no_patches(changed):
+
+
+@NO_PATCHES
+def test_convolutions_that_are_no_patches_take_no_integers(changed):
     tower = patches(**changed)
-    treated(tower, 8, True)
-    with pytest.raises(UsageError, match="whole patches"):
+    (site,) = tower.sites
+    tower.treatments[site.name] = StaticInt8(np.zeros((10, 24), np.int8), np.ones(10, np.float32), 0.1)
+    with pytest.raises(UsageError, match=r"whole patches(.|\n)*leave patch_embed out(.|\n)*int8_rtn"):
         emit(tower)
+
+
+@NO_PATCHES
+@pytest.mark.parametrize(("bits", "symmetric"), BLOCKS)
+def test_the_kernel_of_any_other_convolution(bits, symmetric, changed):
+    tower = patches(**changed)
+    treatment = treated(tower, bits, symmetric)
+    emitted = emit(tower)
+    assert not {node.domain for node in emitted.graph.node} - {""}
+    assert site_weight(tower) not in initializers(emitted)
+    side = (9, 12) if changed.get("side") == (9, 12) else (8, 12)
+    x = random(2, 3, *side, seed=1)
+    np.testing.assert_allclose(run(emitted, x=x), run(swapped(tower, treatment), x=x), atol=1e-5)
+    assert census.planned(tower) == census.found(emitted, tower) == {f"int{bits} kernel in blocks of 32": "1"}
+    assert census.found(tower.graph, tower) == {"float product": "1"}
+
+
+def test_the_kernel_of_a_convolution_in_groups_and_whole_blocks():
+    node = helper.make_node("Conv", ["x", "w"], ["y"], group=3)
+    tower = made([node], ["n", 24, 5, 5], {"w": random(6, 8, 2, 2)})
+    treatment = treated(tower, 4, True)
+    emitted, x = emit(tower), random(2, 24, 5, 5, seed=1)
+    assert "Slice" not in {node.op_type for node in emitted.graph.node}
+    np.testing.assert_allclose(run(emitted, x=x), run(swapped(tower, treatment), x=x), atol=1e-5)
+
+
+def site_weight(tower):
+    (site,) = tower.sites
+    return site.weight
 
 
 def test_patches_that_follow_each_other():
