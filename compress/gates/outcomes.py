@@ -18,7 +18,8 @@ class Outcomes:
     `reference` and `candidate` are float64 arrays of shape (n,): 1.0 right and 0.0 wrong where `binary`, else any
     number where more is better. `slices` names, per dimension ("size", "condition"), the slice of each item.
     `clusters` groups items that are not independent (captions of one image); None when each stands alone. `chance` is
-    what guessing scores, -inf where nobody can guess.
+    what guessing scores, -inf where nobody can guess. `weights` (n,), where values are not binary, says how much each
+    item counts (characters of a text, whose value is a rate): a metric is sum(values * weights) / sum(weights).
     """
 
     items: tuple[str, ...]
@@ -28,6 +29,7 @@ class Outcomes:
     slices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     clusters: tuple[str, ...] | None = None
     chance: float = 0.0
+    weights: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,17 @@ def _misfit(outcomes: Outcomes) -> str:
         return "no items"
     if any(array.shape != (count,) for array in arrays) or any(len(each) != count for each in labels):
         return f"outcomes, slices and clusters do not all belong to the same {count} items"
-    return "" if len(set(outcomes.items)) == count else "the same item occurs more than once"
+    if len(set(outcomes.items)) != count:
+        return "the same item occurs more than once"
+    return "" if outcomes.weights is None else _misweighed(outcomes, outcomes.weights)
+
+
+def _misweighed(outcomes: Outcomes, weights: NDArray[np.float64]) -> str:
+    if weights.shape != (len(outcomes.items),):
+        return f"weights do not belong to the same {len(outcomes.items)} items"
+    if not np.isfinite(weights).all() or not (weights > 0).all():
+        return "weights are not all finite and positive"
+    return "weights go with numbers, not with right and wrong" if outcomes.binary else ""
 
 
 def _odd_numbers(outcomes: Outcomes) -> str:

@@ -17,7 +17,7 @@ from compress.evals.task import Task
 from compress.gates.gate import GateSpec
 from compress.gates.policy import FAMILIES, Policy, PolicyTask
 from compress.gates.rules import non_inferior, worst_slice
-from compress.gates.statistics import items_needed
+from compress.gates.sample_size import items_needed
 
 DISCORDANCES: Final = (0.05, 0.10)
 """Shares of items on which reference and candidate differ, from careful to careless compression."""

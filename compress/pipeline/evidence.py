@@ -177,7 +177,7 @@ def _write_samples(path: Path, metrics: Mapping[str, Measurement]) -> None:
     from pyarrow import parquet
 
     columns: dict[str, list[Any]] = {
-        name: [] for name in ("metric", "item", "cluster", "slices", "reference", "candidate")
+        name: [] for name in ("metric", "item", "cluster", "slices", "reference", "candidate", "weight")
     }
     for metric, found in sorted(metrics.items()):
         if not isinstance(found, Outcomes):
@@ -191,4 +191,5 @@ def _write_samples(path: Path, metrics: Mapping[str, Measurement]) -> None:
         ]
         columns["reference"] += found.reference.tolist()
         columns["candidate"] += found.candidate.tolist()
+        columns["weight"] += [1.0] * count if found.weights is None else found.weights.tolist()
     parquet.write_table(pyarrow.table(columns), path, compression="zstd")

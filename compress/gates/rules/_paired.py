@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.core.score import Score
-from compress.gates import statistics
+from compress.gates import sample_size, statistics
 from compress.gates.gate import Confidence, GateSpec, Margin
 from compress.gates.outcomes import Outcomes
 from compress.gates.verdict import Finding, Status
@@ -84,7 +84,7 @@ def _at_chance(spec: PairedSpec, outcomes: Outcomes, part: Part) -> bool:
 def _needed(spec: PairedSpec, outcomes: Outcomes, part: Part, drop: Score) -> int | None:
     """Items that would decide, were the drop seen here the true one; a gain is not counted on."""
     discordance = statistics.scatter(outcomes, part.mask)
-    needed = statistics.items_needed(part.margin, spec.confidence, discordance, max(drop.value, 0.0), _POWER)
+    needed = sample_size.items_needed(part.margin, spec.confidence, discordance, max(drop.value, 0.0), _POWER)
     return None if needed is None or needed > _CAP else max(needed, drop.n + 1)
 
 

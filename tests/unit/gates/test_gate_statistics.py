@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +13,21 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.stats import binom, multinomial, norm
 
-from compress.gates.statistics import bca_bounds, drop, items_needed, level, tango_bounds, wilson
+from compress.gates.intervals import bca_bounds, tango_bounds, wilson
+from compress.gates.outcomes import Outcomes
+from compress.gates.sample_size import items_needed
+from compress.gates.statistics import drop, level
 
 
 def _all(n: int) -> np.ndarray:
     return np.ones(n, dtype=bool)
+
+
+def _mean_bounds(values: np.ndarray, clusters: tuple[str, ...] | None, seed: int = 0) -> tuple[float, float]:
+    """Of the mean of values, one-sided, each with 95 %."""
+    labels = range(len(values)) if clusters is None else clusters
+    _, index = np.unique(labels, return_inverse=True)
+    return bca_bounds(np.bincount(index, values), np.bincount(index).astype(float), 0.95, seed)
 
 
 @pytest.mark.parametrize(
@@ -114,15 +125,15 @@ def test_bca_of_many_independent_values_is_the_normal_interval() -> None:
     values = np.random.default_rng(0).normal(0.01, 0.2, size=2000)
     half = norm.ppf(0.95) * values.std() / math.sqrt(len(values))
     expected = (values.mean() - half, values.mean() + half)
-    assert bca_bounds(values, None, 0.95) == pytest.approx(expected, abs=half / 10)
+    assert _mean_bounds(values, None) == pytest.approx(expected, abs=half / 10)
 
 
 def test_clusters_widen_the_interval() -> None:
     """Five copies of each value say no more than one, and a bootstrap over items would not know."""
     values = np.random.default_rng(1).normal(size=200)
     copies, labels = np.repeat(values, 5), tuple(np.repeat(np.arange(200), 5).astype(str))
-    assert bca_bounds(copies, labels, 0.95) == pytest.approx(bca_bounds(values, None, 0.95), abs=0.01)
-    alone = bca_bounds(copies, None, 0.95)
+    assert _mean_bounds(copies, labels) == pytest.approx(_mean_bounds(values, None), abs=0.01)
+    alone = _mean_bounds(copies, None)
     assert alone[1] - alone[0] < 0.5 * (2 * norm.ppf(0.95) / math.sqrt(200))
 
 
@@ -134,19 +145,22 @@ def test_clusters_of_different_size_weigh_by_their_items() -> None:
     values = rng.normal(size=400)[labels] + rng.normal(size=len(labels))
     mean, sums = values.mean(), np.array([values[labels == each].sum() for each in range(400)])
     half = norm.ppf(0.95) * math.sqrt(np.square(sums - mean * sizes).sum()) / len(labels)
-    bounds = bca_bounds(values, tuple(labels.astype(str)), 0.95)
+    bounds = _mean_bounds(values, tuple(labels.astype(str)))
     assert bounds == pytest.approx((mean - half, mean + half), abs=half / 10)
 
 
 def test_bootstrap_is_the_same_every_time() -> None:
     values = np.random.default_rng(2).normal(size=100)
-    assert bca_bounds(values, None, 0.95, seed=7) == bca_bounds(values, None, 0.95, seed=7)
+    assert _mean_bounds(values, None, seed=7) == _mean_bounds(values, None, seed=7)
 
 
 def test_bootstrap_degenerate() -> None:
-    assert bca_bounds(np.zeros(5), None, 0.95) == (0.0, 0.0)
-    assert all(map(math.isnan, bca_bounds(np.zeros(5), ("a",) * 5, 0.95)))
-    assert all(map(math.isnan, bca_bounds(np.zeros(1), None, 0.95)))
+    same = continuous(np.full(5, 0.25))
+    score = level(same, same.candidate, _all(5), 0.95)
+    assert (score.value, score.low, score.high) == (0.25, 0.25, 0.25)
+    assert all(map(math.isnan, _mean_bounds(np.zeros(5), None)))
+    assert all(map(math.isnan, _mean_bounds(np.zeros(5), ("a",) * 5)))
+    assert all(map(math.isnan, _mean_bounds(np.zeros(1), None)))
 
 
 def test_drop_is_exact_at_the_margin() -> None:
@@ -206,3 +220,37 @@ def test_level_of_continuous_and_binary() -> None:
     score = level(cosines, cosines.candidate, _all(50), 0.95)
     assert score.value == pytest.approx(0.95)
     assert score.decidable
+
+
+def _typed(edits: np.ndarray, characters: np.ndarray, **other: Any) -> Outcomes:
+    """Texts that the reference reads without an error and the candidate with some, weighed by their length."""
+    return continuous(1 - edits / characters, 1.0, weights=characters.astype(float), **other)
+
+
+def test_weights_make_the_error_rate_of_all_characters() -> None:
+    measured = _typed(np.array([1.0, 0.0, 3.0]), np.array([2.0, 8.0, 10.0]))
+    assert drop(measured, _all(3), 0.95).value == pytest.approx(4 / 20)
+    assert level(measured, measured.candidate, _all(3), 0.95).value == pytest.approx(16 / 20)
+    assert drop(measured, np.array([True, True, False]), 0.95).value == pytest.approx(1 / 10)
+
+
+def test_an_item_of_weight_two_is_two_items_of_one_cluster() -> None:
+    rng = np.random.default_rng(5)
+    weights, values = rng.integers(1, 4, size=80), rng.normal(size=80)
+    weighed = continuous(values, 0.0, weights=weights.astype(float))
+    labels = tuple(np.repeat(np.arange(80), weights).astype(str))
+    copied = continuous(np.repeat(values, weights), 0.0, clusters=tuple(f"{label:>2}" for label in labels))
+    one, other = drop(weighed, _all(80), 0.95), drop(copied, _all(len(labels)), 0.95)
+    assert (one.value, one.low, one.high) == pytest.approx((other.value, other.low, other.high))
+
+
+def test_weighed_error_rate_has_the_linearised_standard_error() -> None:
+    rng = np.random.default_rng(6)
+    pages, characters = np.repeat(np.arange(300), 2), rng.integers(4, 40, size=600)
+    edits = rng.binomial(characters, rng.beta(1, 20, size=300)[pages])
+    measured = _typed(edits, characters, clusters=tuple(pages.astype(str)))
+    rate = edits.sum() / characters.sum()
+    spread = math.sqrt(np.square(np.bincount(pages, edits) - rate * np.bincount(pages, characters)).sum())
+    half = norm.ppf(0.95) * spread / characters.sum()
+    score = drop(measured, _all(600), 0.95)
+    assert (score.low, score.high) == pytest.approx((rate - half, rate + half), abs=half / 6)
