@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.core.score import Score
-from compress.gates.intervals import Bounds, Floats, bca_bounds, spearman, spearman_bounds, tango_bounds, wilson
+from compress.gates.intervals import Bounds, Floats, bca_bounds, paired_bounds, spearman, spearman_bounds, wilson
 from compress.gates.outcomes import Outcomes
 
 Mask = NDArray[np.bool_]
@@ -38,7 +38,7 @@ def drop(outcomes: Outcomes, mask: Mask, confidence: float, seed: int = SEED) ->
     if len(sums) < 2:
         return Score(value, None, None, n)
     if outcomes.binary and len(sums) == n:
-        bounds = tango_bounds(int(np.sum(lost > 0)), int(np.sum(lost < 0)), n, confidence)
+        bounds = paired_bounds(int(np.sum(lost > 0)), int(np.sum(lost < 0)), n, confidence)
     elif np.count_nonzero(sums) < _DIFFERING or np.ptp(lost) == 0:
         bounds = _coarse_bounds(sums, totals, float(np.abs(lost).max()), confidence)
     else:
@@ -49,8 +49,8 @@ def drop(outcomes: Outcomes, mask: Mask, confidence: float, seed: int = SEED) ->
 def _coarse_bounds(sums: Floats, totals: Floats, largest: float, confidence: float) -> Bounds:
     """Bounds that hold for few differences: a cluster that lost anything counts as wholly lost, and as the largest."""
     whole, n = max(1.0, largest) * float(totals.max() / totals.mean()), len(sums)
-    low, _ = tango_bounds(0, int(np.sum(sums < 0)), n, confidence)
-    _, high = tango_bounds(int(np.sum(sums > 0)), 0, n, confidence)
+    low, _ = paired_bounds(0, int(np.sum(sums < 0)), n, confidence)
+    _, high = paired_bounds(int(np.sum(sums > 0)), 0, n, confidence)
     return whole * low, whole * high
 
 
@@ -86,7 +86,7 @@ def ratio(outcomes: Outcomes, mask: Mask, confidence: float, seed: int = SEED) -
 
 
 def rank_correlation(outcomes: Outcomes, mask: Mask, confidence: float, seed: int = SEED) -> Score:
-    """Spearman's correlation of the candidate's values with the reference's, with one-sided BCa bounds over clusters."""
+    """Spearman's correlation of the candidate's values with the reference's, with one-sided clustered BCa bounds."""
     old, new, n = outcomes.reference[mask], outcomes.candidate[mask], int(mask.sum())
     if n < 2 or not (np.isfinite(old).all() and np.isfinite(new).all()):
         return Score(math.nan, None, None, n)
@@ -120,7 +120,7 @@ def per_cluster(outcomes: Outcomes, values: Floats, mask: Mask) -> tuple[Floats,
     index = _clusters(outcomes, mask)
     if not len(index):
         return np.empty(0), np.empty(0)
-    return np.bincount(index, values * weights), np.bincount(index, weights)
+    return np.bincount(index, values * weights).astype(np.float64), np.bincount(index, weights).astype(np.float64)
 
 
 def _clusters(outcomes: Outcomes, mask: Mask) -> NDArray[np.int64]:
