@@ -71,4 +71,5 @@ def _passes(lost: np.ndarray, gained: np.ndarray, n: int, margin: float, confide
     """Whether the upper bound of each table is below the margin, without looking for the bound."""
     spread = np.sqrt(n * restricted_variance(lost, gained, n, margin))
     score = lost - gained - n * margin + quantile(confidence) * spread < 0
-    return np.where(gained == 0, clopper_pearson_high(lost, n, confidence) < margin, score)
+    exact: np.ndarray = clopper_pearson_high(lost, n, confidence) < margin
+    return np.where(gained == 0, exact, score)

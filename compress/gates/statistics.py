@@ -32,9 +32,7 @@ def drop(outcomes: Outcomes, mask: Mask, confidence: float, seed: int = SEED) ->
     """
     lost, n = (outcomes.reference - outcomes.candidate)[mask], int(mask.sum())
     sums, totals = per_cluster(outcomes, lost, mask)
-    if n == 0 or not totals.sum():
-        return Score(math.nan, None, None, n)
-    value = math.fsum(sums) / math.fsum(totals)  # exact for right and wrong: a drop equal to the margin is seen as such
+    value = drop_value(outcomes, mask)
     if len(sums) < 2:
         return Score(value, None, None, n)
     if outcomes.binary and len(sums) == n:
@@ -44,6 +42,12 @@ def drop(outcomes: Outcomes, mask: Mask, confidence: float, seed: int = SEED) ->
     else:
         bounds = bca_bounds(sums, totals, confidence, seed)
     return _score(value, bounds, n)
+
+
+def drop_value(outcomes: Outcomes, mask: Mask) -> float:
+    """The drop without its bounds; exact for right and wrong, so that one equal to the margin is seen as such."""
+    sums, totals = per_cluster(outcomes, (outcomes.reference - outcomes.candidate)[mask], mask)
+    return math.fsum(sums) / math.fsum(totals) if len(sums) else math.nan
 
 
 def _coarse_bounds(sums: Floats, totals: Floats, largest: float, confidence: float) -> Bounds:
@@ -58,7 +62,7 @@ def level(outcomes: Outcomes, which: Floats, mask: Mask, confidence: float, seed
     """The mean of `which` (the outcomes' reference or candidate) on the masked items, with a two-sided interval."""
     values, n = which[mask], int(mask.sum())
     sums, totals = per_cluster(outcomes, values, mask)
-    if n == 0 or not totals.sum():
+    if n == 0:
         return Score(math.nan, None, None, n)
     value = math.fsum(sums) / math.fsum(totals)
     if outcomes.binary and len(sums) == n:
@@ -104,6 +108,11 @@ def scatter(outcomes: Outcomes, mask: Mask) -> float:
     sums, totals = per_cluster(outcomes, lost, mask)
     sums = sums * (n / totals.sum())  # in items: a weight counts against the mean weight
     return (math.fsum(sums * sums) + float(np.max(sums * sums, initial=0.0) or 1.0)) / n
+
+
+def comparable(outcomes: Outcomes) -> bool:
+    """Whether the reference has results of its own, as it has not where every value is a cosine with itself."""
+    return outcomes.binary or outcomes.weights is not None or bool(np.ptp(outcomes.reference) > 0)
 
 
 def independent(outcomes: Outcomes, mask: Mask) -> bool:

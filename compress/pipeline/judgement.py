@@ -40,6 +40,8 @@ def judge(policy: Policy, reference: Path, candidate: Path, seed: int, options: 
         "policy": {"name": verdict.policy_name, "digest": verdict.policy_digest},
         "findings": verdict.to_data()["findings"],
         "scores": list(evidence.scores(measured.metrics)),
+        "damage": evidence.damage_data(measured.metrics),
+        "bootstrap": evidence.bootstrap_data(),
         "sizes": list(evidence.sizes(reference, candidate)),
         "latency": measured.latency.data()["rows"] if measured.latency else [],
         "environment": evidence.environment(),
