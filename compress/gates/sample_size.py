@@ -57,12 +57,13 @@ def pairs_power(n: int, margin: float, confidence: float, discordance: float, tr
     """Probability that n such items pass, summed over the tables that can be expected."""
     from scipy.stats import binom
 
+    worse = (discordance + true_drop) / (2 * discordance) if discordance else 0.5
     first, last = (int(end) for end in binom.ppf((_RARE, 1 - _RARE), n, discordance))
+    fewest, most = int(binom.ppf(_RARE, first, worse)), int(binom.ppf(1 - _RARE, last, worse))
     differing = np.arange(first, last + 1)[:, None]
-    lost = np.arange(last + 1)[None, :]
+    lost = np.arange(max(fewest, 0), most + 1)[None, :]
     gained = np.maximum(differing - lost, 0)
     passing = (lost <= differing) & _passes(lost, gained, n, margin, confidence)
-    worse = (discordance + true_drop) / (2 * discordance) if discordance else 0.5
     chances = binom.pmf(differing, n, discordance) * binom.pmf(lost, differing, worse)
     return float(chances[passing].sum())
 

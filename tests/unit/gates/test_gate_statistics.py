@@ -11,11 +11,11 @@ from gates_sample import continuous, outcomes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
-from scipy.stats import binom, binomtest, multinomial, norm
+from scipy.stats import binom, binomtest, multinomial, norm, spearmanr
 
 from compress.gates.intervals import bca_bounds, paired_bounds, tango_bounds, wilson
-from compress.gates.outcomes import Outcomes
-from compress.gates.statistics import drop, level
+from compress.gates.outcomes import Outcomes, Unmeasured, paired
+from compress.gates.statistics import drop, level, rank_correlation, ratio
 
 
 def _all(n: int) -> np.ndarray:
@@ -256,3 +256,66 @@ def test_weighed_error_rate_has_the_linearised_standard_error() -> None:
     half = norm.ppf(0.95) * spread / characters.sum()
     score = drop(measured, _all(600), 0.95)
     assert (score.low, score.high) == pytest.approx((rate - half, rate + half), abs=half / 6)
+
+
+def test_ratio_has_the_linearised_standard_error() -> None:
+    """Recall by image with two queries each; the ratio of two means of one sample, by the delta method."""
+    rng = np.random.default_rng(8)
+    old = (rng.random(1000) < 0.8).astype(float)
+    new = np.where(rng.random(1000) < 0.15, 1 - old, old)
+    labels = tuple(np.repeat(np.arange(500), 2).astype(str))
+    measured = Outcomes(tuple(map(str, range(1000))), old, new, clusters=labels)
+    score, value = ratio(measured, _all(1000), 0.95), new.sum() / old.sum()
+    spread = math.sqrt(np.square((new - value * old).reshape(500, 2).sum(axis=1)).sum()) / old.sum()
+    half = norm.ppf(0.95) * spread
+    assert score.value == pytest.approx(value)
+    assert (score.low, score.high) == pytest.approx((value - half, value + half), abs=half / 8)
+
+
+def test_ratio_without_anything_to_compare_with() -> None:
+    nothing = ratio(outcomes(100, wrong=100), _all(100), 0.95)
+    assert math.isnan(nothing.value)
+    assert not nothing.decidable
+    assert not ratio(outcomes(100, lost=5), _all(100), 0.95).decidable  # five that differ say too little
+
+
+def _correlated(n: int) -> tuple[np.ndarray, np.ndarray]:
+    x = np.random.default_rng(4).normal(size=n)
+    return x, 0.8 * x + 0.6 * np.random.default_rng(5).normal(size=n)
+
+
+def test_rank_correlation_against_scipy_and_fishers_interval() -> None:
+    x, y = _correlated(150)
+    score = rank_correlation(continuous(y, x), _all(150), 0.95)
+    value = spearmanr(x, y).statistic
+    half = norm.ppf(0.95) * math.sqrt((1 + value**2 / 2) / 147)  # Bonett & Wright 2000, on Fisher's scale
+    assert score.value == pytest.approx(value)
+    assert score.low == pytest.approx(math.tanh(math.atanh(value) - half), abs=0.03)
+    assert score.high == pytest.approx(math.tanh(math.atanh(value) + half), abs=0.03)
+
+
+def test_rank_correlation_knows_copies() -> None:
+    x, y = (np.repeat(each, 3) for each in _correlated(60))
+    labels = tuple(np.repeat(np.arange(60), 3).astype(str))
+    copied = rank_correlation(continuous(y, x, clusters=labels), _all(180), 0.95)
+    alone = rank_correlation(continuous(y[::3], x[::3]), _all(60), 0.95)
+    assert copied.value == pytest.approx(alone.value, abs=1e-3)
+    assert copied.low == pytest.approx(alone.low, abs=0.02)
+
+
+@pytest.mark.parametrize("values", [np.zeros(30), np.full(30, math.nan)], ids=["constant", "nan"])
+def test_rank_correlation_with_nothing_that_varies_decides_nothing(values: np.ndarray) -> None:
+    score = rank_correlation(continuous(values, np.arange(30.0)), _all(30), 0.95)
+    assert math.isnan(score.value)
+    assert not score.decidable
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [np.ones(9), np.zeros(10), np.full(10, math.nan), -np.ones(10)],
+    ids=["ragged", "zero", "nan", "negative"],
+)
+def test_weights_that_are_none_decide_nothing(weights: np.ndarray) -> None:
+    assert isinstance(paired(continuous(np.ones(10), weights=weights)), Unmeasured)
+    assert isinstance(paired(outcomes(10, weights=np.ones(10))), Unmeasured)
+    assert isinstance(paired(continuous(np.ones(10), weights=np.ones(10))), Outcomes)
