@@ -10,24 +10,30 @@ gate    what a gate run does for one model: `evals.encode.encode`, a limited chi
 plain   a script of a few lines: `onnxruntime.InferenceSession.run`, embeddings thrown away
 
 They take turns; what is printed is smallest, median and largest over the rounds, in all and without the start of a
-process (interpreter, imports, opening of sessions), which is paid once per model and not per image.
+process (interpreter, imports, opening of sessions: the same with two images), which is paid once per model. Seconds of
+the clock count only on an idle machine; seconds of the processor are printed beside them.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import resource
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+
+import numpy as np
+from numpy.typing import NDArray
 
 from compress.data.items import Request
 from compress.data.session import Encoder
 from compress.evals import task as tasks
 from compress.evals.encode import How, Job, encode
+from compress.gates.outcomes import Unmeasured
 from compress.pipeline.options import Options
 from compress.pipeline.runnable import runnable
 
@@ -35,7 +41,7 @@ BATCH = How().batch
 
 
 def plain(folder: Path, name: str, items: int) -> None:
-    """Run both towers over the task's data and print the seconds between the opened sessions and the end."""
+    """Run both towers over the task's data."""
     import onnxruntime as ort
 
     encoder = Encoder(folder)
@@ -46,29 +52,35 @@ def plain(folder: Path, name: str, items: int) -> None:
         for tower, feed in ((encoder.vision, encoder.image_feed), (encoder.text, encoder.text_feed))
         if tower is not None
     ]
-    started = time.perf_counter()
     data = tasks.find(name).kind.load(tasks.find(name).spec, Request("release", items))
     for (session, feed, output), given in zip(opened, (data.images, data.texts), strict=True):
         for at in range(0, len(given), BATCH):
             session.run([output], feed([given[place] for place in range(at, min(at + BATCH, len(given)))]))
-    print(json.dumps(time.perf_counter() - started))
 
 
-def timed_plain(folder: Path, name: str, items: int) -> tuple[float, float]:
-    """Seconds of the whole process, and of its work."""
-    started = time.perf_counter()
+def run_plain(folder: Path, name: str, items: int) -> None:
+    """The plain process."""
     words = [sys.executable, __file__, "--plain", "--model", str(folder), "--task", name, "--items", str(items)]
-    told = subprocess.run(words, check=True, capture_output=True, text=True).stdout
-    return time.perf_counter() - started, json.loads(told)
+    subprocess.run(words, check=True)
 
 
-def timed_gate(folder: Path, job: Job) -> float:
-    """Seconds that the gate's way of encoding takes."""
-    started = time.perf_counter()
-    made = encode(folder, {"timed": job}, How())
-    if not hasattr(made["timed"], "images"):
-        raise SystemExit(str(made["timed"]))
-    return time.perf_counter() - started
+def run_gate(folder: Path, job: Job) -> None:
+    """The gate's way of encoding."""
+    made = encode(folder, {"timed": job}, How())["timed"]
+    if isinstance(made, Unmeasured):
+        raise SystemExit(made.reason)
+
+
+def timed(work: Callable[[], None]) -> NDArray[np.float64]:
+    """Seconds of the clock, and of the processor in this process and its children."""
+    before = time.perf_counter(), _processor()
+    work()
+    return np.array([time.perf_counter() - before[0], _processor() - before[1]])
+
+
+def _processor() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 def main() -> None:
@@ -94,16 +106,23 @@ def compare(given: argparse.Namespace, folder: Path) -> None:
     job, start = (Job(task, each, task.load(each)) for each in (request, few))
     rounds = []
     for _ in range(given.rounds):
-        gate, started = timed_gate(folder, job), timed_gate(folder, start)
-        rounds.append((gate, gate - started, *timed_plain(folder, given.task, given.items)))
+        each = [
+            timed(lambda: run_gate(folder, job)),
+            timed(lambda: run_plain(folder, given.task, given.items)),
+            timed(lambda: run_gate(folder, start)),
+            timed(lambda: run_plain(folder, given.task, 2)),
+        ]
+        rounds.append([*each[:2], each[0] - each[2], each[1] - each[3]])
     print(
         f"{given.task} on {given.model}: {len(job.data.ids)} images, {len(job.data.texts)} texts, {given.rounds} rounds"
     )
-    for name, new, old in (("whole process", 0, 2), ("without its start", 1, 3)):
-        ratios = sorted(each[new] / each[old] for each in rounds)
-        gate, other = (1000 * median(each[at] for each in rounds) / len(job.data.ids) for at in (new, old))
-        print(f"  {name}: {gate:.3f} ms an image beside {other:.3f} ms plain, "
-              f"ratio {ratios[0]:.2f}, {median(ratios):.2f}, {ratios[-1]:.2f}")  # fmt: skip
+    seconds = np.array(rounds)  # (rounds, side, clock or processor)
+    for kind, clock in (("clock", 0), ("processor", 1)):
+        for name, at in (("whole process", 0), ("without its start", 2)):
+            gate, other = (1000 * median(seconds[:, side, clock]) / len(job.data.ids) for side in (at, at + 1))
+            ratios = seconds[:, at, clock] / seconds[:, at + 1, clock]
+            spread = ", ".join(f"{end:.2f}" for end in (ratios.min(), median(ratios), ratios.max()))
+            print(f"  {kind}, {name}: {gate:.3f} ms an image beside {other:.3f} ms plain, ratio {spread}")
 
 
 if __name__ == "__main__":
