@@ -6,7 +6,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 
 OLD := compress needs Python 3.10 or newer; name one: make PYTHON=python3.12
 
-.PHONY: quickstart test check bench pocket-clip clean
+.PHONY: quickstart test check bench bench-gates pocket-clip clean
 .DEFAULT_GOAL := quickstart
 
 # The stamps .made, .cpu and .dev say what is installed; each is touched last, so a failed install leaves none.
@@ -39,6 +39,9 @@ check: $(VENV)/.dev        ## format, lint, types, layers, fast tests
 
 bench: $(VENV)/.dev        ## speed and size, paired, in one run; rewrites docs/benchmarks.md
 	$(BIN)/python benchmarks/speed.py
+
+bench-gates: $(VENV)/.dev  ## false passes and power of the gates, simulated
+	$(BIN)/python benchmarks/gates.py
 
 pocket-clip: $(VENV)/.dev  ## train the embedded model again; resumes where it was stopped
 	$(BIN)/python tools/train_pocket_clip.py --output compress/bundled/pocket_clip

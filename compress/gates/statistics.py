@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.core.score import Score
-from compress.gates.intervals import Bounds, Floats, bca_bounds, spearman, spearman_bounds, tango_bounds, wilson
+from compress.gates.intervals import Bounds, Floats, bca_bounds, paired_bounds, spearman, spearman_bounds, wilson
 from compress.gates.outcomes import Outcomes
 
 Mask = NDArray[np.bool_]
@@ -32,13 +32,11 @@ def drop(outcomes: Outcomes, mask: Mask, confidence: float, seed: int = SEED) ->
     """
     lost, n = (outcomes.reference - outcomes.candidate)[mask], int(mask.sum())
     sums, totals = per_cluster(outcomes, lost, mask)
-    if n == 0 or not totals.sum():
-        return Score(math.nan, None, None, n)
-    value = math.fsum(sums) / math.fsum(totals)  # exact for right and wrong: a drop equal to the margin is seen as such
+    value = drop_value(outcomes, mask)
     if len(sums) < 2:
         return Score(value, None, None, n)
     if outcomes.binary and len(sums) == n:
-        bounds = tango_bounds(int(np.sum(lost > 0)), int(np.sum(lost < 0)), n, confidence)
+        bounds = paired_bounds(int(np.sum(lost > 0)), int(np.sum(lost < 0)), n, confidence)
     elif np.count_nonzero(sums) < _DIFFERING or np.ptp(lost) == 0:
         bounds = _coarse_bounds(sums, totals, float(np.abs(lost).max()), confidence)
     else:
@@ -46,11 +44,17 @@ def drop(outcomes: Outcomes, mask: Mask, confidence: float, seed: int = SEED) ->
     return _score(value, bounds, n)
 
 
+def drop_value(outcomes: Outcomes, mask: Mask) -> float:
+    """The drop without its bounds; exact for right and wrong, so that one equal to the margin is seen as such."""
+    sums, totals = per_cluster(outcomes, (outcomes.reference - outcomes.candidate)[mask], mask)
+    return math.fsum(sums) / math.fsum(totals) if len(sums) else math.nan
+
+
 def _coarse_bounds(sums: Floats, totals: Floats, largest: float, confidence: float) -> Bounds:
     """Bounds that hold for few differences: a cluster that lost anything counts as wholly lost, and as the largest."""
     whole, n = max(1.0, largest) * float(totals.max() / totals.mean()), len(sums)
-    low, _ = tango_bounds(0, int(np.sum(sums < 0)), n, confidence)
-    _, high = tango_bounds(int(np.sum(sums > 0)), 0, n, confidence)
+    low, _ = paired_bounds(0, int(np.sum(sums < 0)), n, confidence)
+    _, high = paired_bounds(int(np.sum(sums > 0)), 0, n, confidence)
     return whole * low, whole * high
 
 
@@ -58,7 +62,7 @@ def level(outcomes: Outcomes, which: Floats, mask: Mask, confidence: float, seed
     """The mean of `which` (the outcomes' reference or candidate) on the masked items, with a two-sided interval."""
     values, n = which[mask], int(mask.sum())
     sums, totals = per_cluster(outcomes, values, mask)
-    if n == 0 or not totals.sum():
+    if n == 0:
         return Score(math.nan, None, None, n)
     value = math.fsum(sums) / math.fsum(totals)
     if outcomes.binary and len(sums) == n:
@@ -86,7 +90,7 @@ def ratio(outcomes: Outcomes, mask: Mask, confidence: float, seed: int = SEED) -
 
 
 def rank_correlation(outcomes: Outcomes, mask: Mask, confidence: float, seed: int = SEED) -> Score:
-    """Spearman's correlation of the candidate's values with the reference's, with one-sided BCa bounds over clusters."""
+    """Spearman's correlation of the candidate's values with the reference's, with one-sided clustered BCa bounds."""
     old, new, n = outcomes.reference[mask], outcomes.candidate[mask], int(mask.sum())
     if n < 2 or not (np.isfinite(old).all() and np.isfinite(new).all()):
         return Score(math.nan, None, None, n)
@@ -106,6 +110,11 @@ def scatter(outcomes: Outcomes, mask: Mask) -> float:
     return (math.fsum(sums * sums) + float(np.max(sums * sums, initial=0.0) or 1.0)) / n
 
 
+def comparable(outcomes: Outcomes) -> bool:
+    """Whether the reference has results of its own, as it has not where every value is a cosine with itself."""
+    return outcomes.binary or outcomes.weights is not None or bool(np.ptp(outcomes.reference) > 0)
+
+
 def independent(outcomes: Outcomes, mask: Mask) -> bool:
     """Whether the masked items are right or wrong and none depends on another: then tables of counts say it all."""
     return outcomes.binary and len(np.unique(_clusters(outcomes, mask))) == int(mask.sum())
@@ -120,7 +129,7 @@ def per_cluster(outcomes: Outcomes, values: Floats, mask: Mask) -> tuple[Floats,
     index = _clusters(outcomes, mask)
     if not len(index):
         return np.empty(0), np.empty(0)
-    return np.bincount(index, values * weights), np.bincount(index, weights)
+    return np.bincount(index, values * weights).astype(np.float64), np.bincount(index, weights).astype(np.float64)
 
 
 def _clusters(outcomes: Outcomes, mask: Mask) -> NDArray[np.int64]:

@@ -17,7 +17,7 @@ from compress.evals.task import Task
 from compress.gates.gate import GateSpec
 from compress.gates.policy import FAMILIES, Policy, PolicyTask
 from compress.gates.rules import non_inferior, worst_slice
-from compress.gates.sample_size import items_needed
+from compress.gates.sample_size import pairs_needed
 
 DISCORDANCES: Final = (0.05, 0.10)
 """Shares of items on which reference and candidate differ, from careful to careless compression."""
@@ -94,7 +94,7 @@ def _gate(gate: GateSpec, task: TaskDemand | None) -> GateDemand:
     if not isinstance(gate, non_inferior.Spec | worst_slice.Spec):
         return GateDemand(gate.metric, gate.rule)
     per_slice = isinstance(gate, worst_slice.Spec)
-    needed = {f"{share:g}": items_needed(gate.margin, gate.confidence, share) for share in DISCORDANCES}
+    needed = {f"{share:g}": pairs_needed(gate.margin, gate.confidence, share) for share in DISCORDANCES}
     declared = None if task is None else _smallest(gate, task) if per_slice else task.items
     return GateDemand(gate.metric, gate.rule, gate.margin, per_slice, declared, needed)
 

@@ -18,7 +18,7 @@ from compress import __version__
 from compress.artifact import layout
 from compress.artifact.staging import Staging
 from compress.core.score import Score
-from compress.gates import statistics, waiving
+from compress.gates import damage, intervals, statistics, waiving
 from compress.gates.junit import junit
 from compress.gates.outcomes import Measurement, Outcomes
 from compress.gates.verdict import Verdict
@@ -94,6 +94,8 @@ def gate_report(run: Run, folder: Path, digest: str) -> dict[str, Any]:
         "findings": verdict.to_data()["findings"] if verdict else [],
         "waivers": waiving.record(verdict, run.waivers) if verdict else None,
         "scores": list(scores(measured.metrics)) if measured else [],
+        "damage": damage_data(measured.metrics) if measured else None,
+        "bootstrap": bootstrap_data() if measured else None,
         "sizes": list(sizes(run.reference, folder)),
         "latency": measured.latency.data()["rows"] if measured and measured.latency else [],
         "environment": environment(),
@@ -148,7 +150,7 @@ def scores(metrics: Mapping[str, Measurement]) -> Iterator[dict[str, Any]]:
 
 def _paired(metric: str, found: Outcomes, mask: Any) -> dict[str, Any]:
     new = statistics.level(found, found.candidate, mask, 0.95)
-    if not found.binary:  # a cosine with the reference has no reference of its own to drop from
+    if not statistics.comparable(found):  # a cosine with the reference has no reference of its own to drop from
         return _row(metric, int(mask.sum()), None, new)
     old = statistics.level(found, found.reference, mask, 0.95)
     return _row(metric, int(mask.sum()), old, new, statistics.drop(found, mask, 0.95))
@@ -162,6 +164,17 @@ def _row(metric: str, n: int, old: Score | None, new: Score, drop: Score | None 
 def _span(score: Score) -> dict[str, float | None]:
     ends = {"value": score.value, "low": score.low, "high": score.high}
     return {name: end if end is not None and np.isfinite(end) else None for name, end in ends.items()}
+
+
+def damage_data(metrics: Mapping[str, Measurement]) -> dict[str, Any]:
+    """Slices that are worse for sure, surest first: for diagnosis, no gate looks at them."""
+    found = damage.damages(metrics)
+    return {"level": damage.LEVEL, "tested": found.tested, "slices": [asdict(each) for each in found.slices]}
+
+
+def bootstrap_data() -> dict[str, Any]:
+    """What it takes to repeat the intervals that were resampled."""
+    return {"method": "BCa", "resamples": intervals.RESAMPLES, "seed": statistics.SEED}
 
 
 def sizes(reference: Path, folder: Path) -> Iterator[dict[str, Any]]:

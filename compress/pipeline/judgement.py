@@ -42,6 +42,8 @@ def judge(policy: Policy, reference: Path, candidate: Path, seed: int, options: 
         "findings": verdict.to_data()["findings"],
         "waivers": waiving.record(verdict, options.waivers),
         "scores": list(evidence.scores(measured.metrics)),
+        "damage": evidence.damage_data(measured.metrics),
+        "bootstrap": evidence.bootstrap_data(),
         "sizes": list(evidence.sizes(reference, candidate)),
         "latency": measured.latency.data()["rows"] if measured.latency else [],
         "environment": evidence.environment(),

@@ -154,6 +154,33 @@ class Scored(_Part):
         return f"{self.dimension}={self.slice}" if self.dimension and self.slice else self.slice
 
 
+class Damaged(_Part):
+    """A slice that is worse for sure: its drop, its own p-value, and the one adjusted for all that were tested."""
+
+    metric: Text
+    slice: Text | None = None
+    n: int | None = None
+    drop: Number = None
+    p: Number = None
+    adjusted: Number = None
+
+
+class Damage(_Part):
+    """The diagnosis over all slices: Holm's correction at `level` over the `tested` ones."""
+
+    level: Number = None
+    tested: int | None = None
+    slices: tuple[Damaged, ...] = ()
+
+
+class Bootstrap(_Part):
+    """How intervals were resampled."""
+
+    method: Text | None = None
+    resamples: int | None = None
+    seed: int | None = None
+
+
 class FileSize(_Part):
     """Bytes of one model file, before and after, and what the bytes after are spent on."""
 
@@ -207,6 +234,8 @@ class Document(_Part):
     steps: tuple[Step, ...] = ()
     findings: tuple[Finding, ...]
     scores: tuple[Scored, ...] = ()
+    damage: Damage = Damage()
+    bootstrap: Bootstrap = Bootstrap()
     sizes: tuple[FileSize, ...] = ()
     latency: tuple[Latency, ...] = ()
     environment: Environment = Environment()

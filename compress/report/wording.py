@@ -70,6 +70,13 @@ def interval(measured: Span, write: Style, digits: int) -> str:
     return f"{low} to {high}"
 
 
+def probability(value: float | None) -> str:
+    """`0.013`, or `1e-9` where that is shorter than its zeros."""
+    if value is None:
+        return NOTHING
+    return f"{value:.2g}" if value >= 0.001 else f"{value:.0e}".replace("e-0", "e-")
+
+
 def count(value: int | None) -> str:
     """`1,500`."""
     return NOTHING if value is None else f"{value:,}"

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from compress.core import names
@@ -19,6 +21,7 @@ _ITEMS = tuple(map(str, range(1000)))
 _RIGHT = Outcomes(_ITEMS, np.ones(1000), np.ones(1000), slices={"size": ("6", "8") * 500})
 _WRONG = Outcomes(_ITEMS, np.ones(1000), np.zeros(1000), slices={"size": ("6", "8") * 500})
 _CLOSE = Outcomes(_ITEMS, np.ones(1000), np.full(1000, 0.99), binary=False)
+_END = st.none() | st.floats()
 _FAR = Outcomes(_ITEMS, np.ones(1000), np.full(1000, 0.1), binary=False)
 
 # rule -> options, a measurement that passes, one that fails
@@ -81,6 +84,26 @@ class TestRule:
     )
     def test_never_passes_by_absence(self, rule: str, nothing: Any) -> None:
         assert _statuses(rule, nothing) == {"inconclusive"}
+
+    @settings(deadline=None, max_examples=40)
+    @given(value=st.floats(), low=_END, high=_END, n=st.integers(-1, 10**6))
+    def test_a_score_without_an_interval_never_passes(
+        self, rule: str, value: float, low: float | None, high: float | None, n: int
+    ) -> None:
+        """Whatever its value: as long as one end is missing or not finite, or nothing was counted."""
+        whole = n > 0 and all(end is not None and math.isfinite(end) for end in (value, low, high))
+        score = Score(value, low, high, n)
+        if whole:
+            score = Score(value, None, high, n)
+        assert _statuses(rule, score) == {"inconclusive"}
+
+    @settings(deadline=None, max_examples=40)
+    @given(n=st.integers(0, 40), binary=st.booleans())
+    def test_outcomes_of_one_cluster_never_pass(self, rule: str, n: int, binary: bool) -> None:
+        """However many items there are: they are one observation, and one has no interval."""
+        ones = np.ones(n)
+        single = Outcomes(_ITEMS[:n], ones, ones, binary=binary, slices={"size": ("6",) * n}, clusters=("page",) * n)
+        assert "passed" not in _statuses(rule, single) or rule == "parity"  # its limits hold for every item seen
 
     def test_findings_name_their_gate(self, rule: str) -> None:
         for measurement in (*_EXAMPLES[rule][1:], Unmeasured("skipped")):

@@ -84,7 +84,10 @@ def _at_chance(spec: PairedSpec, outcomes: Outcomes, part: Part) -> bool:
 def _needed(spec: PairedSpec, outcomes: Outcomes, part: Part, drop: Score) -> int | None:
     """Items that would decide, were the drop seen here the true one; a gain is not counted on."""
     discordance = statistics.scatter(outcomes, part.mask)
-    needed = sample_size.items_needed(part.margin, spec.confidence, discordance, max(drop.value, 0.0), _POWER)
+    formula = sample_size.items_needed
+    if statistics.independent(outcomes, part.mask):
+        formula = sample_size.pairs_needed
+    needed = formula(part.margin, spec.confidence, discordance, max(drop.value, 0.0), _POWER)
     return None if needed is None or needed > _CAP else max(needed, drop.n + 1)
 
 

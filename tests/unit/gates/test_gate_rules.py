@@ -12,6 +12,7 @@ from gates_sample import continuous, gate, outcomes, policy
 from compress.core.score import Score
 from compress.gates.decision import decide
 from compress.gates.outcomes import Census, Measurement, Outcomes
+from compress.gates.sample_size import pairs_needed
 from compress.gates.verdict import Finding
 
 
@@ -56,13 +57,21 @@ def test_bound_equal_to_the_margin_is_not_below_it() -> None:
 
 
 def test_says_how_many_items_would_decide() -> None:
-    """From the formula: 10 differences of 400 and one unseen, a drop of 0.5 points, power 0.9."""
+    """10 differences of 400 and one unseen, a drop of 0.5 points, power 0.9; the normal approximation says 1,046."""
     told = finding(gate(), outcomes(400, lost=6, gained=4))
-    z = 1.6448536 + 1.2815516
-    assert told.needed == math.ceil(z * z * (11 / 400 - 0.005**2) / (0.02 - 0.005) ** 2)
+    assert told.needed == pairs_needed(0.02, 0.95, 11 / 400, 0.005, power=0.9)
+    assert 1046 < (told.needed or 0) < 1300
     assert told.reason == (
-        "drop 0.5 pt, at most 2.001 pt with 95 % confidence; margin 2 pt; about 1,100 items would decide"
+        "drop 0.5 pt, at most 2.001 pt with 95 % confidence; margin 2 pt; about 1,300 items would decide"
     )
+
+
+def test_numbers_and_clusters_keep_the_normal_approximation() -> None:
+    """30 images of 4 captions, 3 of them lose all four: as scattered as (3 + 1) * 16 / 120 in items."""
+    labels = tuple(str(at // 4) for at in range(120))
+    told = finding(gate(margin=0.2), outcomes(120, lost=12, clusters=labels))
+    z = 1.6448536 + 1.2815516
+    assert told.needed == math.ceil(z * z * (64 / 120 - 0.1**2) / (0.2 - 0.1) ** 2)
 
 
 def test_nothing_would_decide_where_the_question_is_another() -> None:

@@ -11,12 +11,11 @@ from gates_sample import continuous, outcomes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
-from scipy.stats import binom, multinomial, norm
+from scipy.stats import binom, binomtest, multinomial, norm, spearmanr
 
-from compress.gates.intervals import bca_bounds, tango_bounds, wilson
-from compress.gates.outcomes import Outcomes
-from compress.gates.sample_size import items_needed
-from compress.gates.statistics import drop, level
+from compress.gates.intervals import bca_bounds, paired_bounds, tango_bounds, wilson
+from compress.gates.outcomes import Outcomes, Unmeasured, paired
+from compress.gates.statistics import drop, level, rank_correlation, ratio
 
 
 def _all(n: int) -> np.ndarray:
@@ -81,36 +80,40 @@ def test_tango_laws(b: int, c: int, rest: int, confidence: float) -> None:
     n = b + c + rest
     if n == 0:
         return
-    low, high = tango_bounds(b, c, n, confidence)
-    assert -1 <= low <= (b - c) / n <= high <= 1
-    assert tango_bounds(c, b, n, confidence) == pytest.approx((-high, -low))
-    if rest:
-        assert tango_bounds(b + 1, c, n, confidence)[1] > high
+    for bounds in (tango_bounds, paired_bounds):
+        low, high = bounds(b, c, n, confidence)
+        assert -1 <= low <= (b - c) / n <= high <= 1
+        assert bounds(c, b, n, confidence) == pytest.approx((-high, -low))
+        if rest:
+            assert bounds(b + 1, c, n, confidence)[1] > high
 
 
-@pytest.mark.parametrize("discordance", [0.02, 0.05, 0.10])
-@pytest.mark.parametrize("n", [100, 400])
+@pytest.mark.parametrize("discordance", [0.02, 0.0204, 0.025, 0.05, 0.10])
+@pytest.mark.parametrize("n", [150, 300, 773])
 def test_a_drop_of_the_margin_passes_one_time_in_twenty(n: int, discordance: float) -> None:
-    """Exact: every table (b, c) with its probability, true drop = margin = 2 points."""
+    """Exact: every table (b, c) with its probability, true drop = margin = 2 points; where nothing is gained too."""
+    cells = ((discordance + 0.02) / 2, (discordance - 0.02) / 2, 1 - discordance)
     passes = 0.0
-    for b in range(40):
-        for c in range(40):
-            if b + c <= n and tango_bounds(b, c, n, 0.95)[1] < 0.02:
-                cells = ((discordance + 0.02) / 2, (discordance - 0.02) / 2, 1 - discordance)
-                passes += multinomial.pmf((b, c, n - b - c), n, cells)
-    assert passes <= 0.06
+    for b in range(60):
+        tables = np.array([(b, c, n - b - c) for c in range(60)])
+        for (_, c, _), chance in zip(tables.tolist(), multinomial.pmf(tables, n, cells), strict=True):
+            passes += chance if chance > 1e-9 and paired_bounds(b, c, n, 0.95)[1] < 0.02 else 0.0
+    assert passes <= 0.0505
 
 
-@pytest.mark.parametrize(
-    ("margin", "discordance", "n"), [(0.02, 0.05, 773), (0.02, 0.10, 1546), (0.01, 0.05, 3092), (0.01, 0.10, 6183)]
-)
-def test_items_needed(margin: float, discordance: float, n: int) -> None:
-    assert items_needed(margin, 0.95, discordance) == n
+def test_score_bound_alone_is_too_low_where_nothing_is_gained() -> None:
+    """Two lost of 300: below 2 points by the score bound, which a true drop of 2 points reaches in 6 % of the cases."""
+    assert tango_bounds(2, 0, 300, 0.95)[1] < 0.02 < paired_bounds(2, 0, 300, 0.95)[1]
+    assert binom.cdf(2, 300, 0.02) > 0.06
 
 
-def test_no_number_of_items_shows_a_drop_of_the_margin() -> None:
-    assert items_needed(0.02, 0.95, 0.05, true_drop=0.02) is None
-    assert items_needed(0.0, 0.95, 0.05) is None
+@pytest.mark.parametrize(("b", "c", "n"), [(0, 0, 50), (7, 0, 300), (0, 9, 300), (40, 0, 40)])
+def test_an_end_without_counterexamples_is_exact(b: int, c: int, n: int) -> None:
+    low, high = paired_bounds(b, c, n, 0.95)
+    if c == 0:
+        assert high == pytest.approx(binomtest(b, n).proportion_ci(0.9, method="exact").high)
+    if b == 0:
+        assert low == pytest.approx(-binomtest(c, n).proportion_ci(0.9, method="exact").high)
 
 
 def test_wilson_by_hand() -> None:
@@ -186,8 +189,7 @@ def test_no_difference_in_few_clusters_proves_little() -> None:
     labels = tuple(np.repeat(np.arange(30), 5).astype(str))
     score = drop(outcomes(150, clusters=labels), _all(150), 0.95)
     assert score.high is not None
-    assert binom.pmf(0, 30, score.high) > 0.05
-    assert score.high == pytest.approx(tango_bounds(0, 0, 30, 0.95)[1])
+    assert score.high == pytest.approx(1 - 0.05 ** (1 / 30))
 
 
 @settings(max_examples=50, deadline=None)
@@ -254,3 +256,66 @@ def test_weighed_error_rate_has_the_linearised_standard_error() -> None:
     half = norm.ppf(0.95) * spread / characters.sum()
     score = drop(measured, _all(600), 0.95)
     assert (score.low, score.high) == pytest.approx((rate - half, rate + half), abs=half / 6)
+
+
+def test_ratio_has_the_linearised_standard_error() -> None:
+    """Recall by image with two queries each; the ratio of two means of one sample, by the delta method."""
+    rng = np.random.default_rng(8)
+    old = (rng.random(1000) < 0.8).astype(float)
+    new = np.where(rng.random(1000) < 0.15, 1 - old, old)
+    labels = tuple(np.repeat(np.arange(500), 2).astype(str))
+    measured = Outcomes(tuple(map(str, range(1000))), old, new, clusters=labels)
+    score, value = ratio(measured, _all(1000), 0.95), new.sum() / old.sum()
+    spread = math.sqrt(np.square((new - value * old).reshape(500, 2).sum(axis=1)).sum()) / old.sum()
+    half = norm.ppf(0.95) * spread
+    assert score.value == pytest.approx(value)
+    assert (score.low, score.high) == pytest.approx((value - half, value + half), abs=half / 8)
+
+
+def test_ratio_without_anything_to_compare_with() -> None:
+    nothing = ratio(outcomes(100, wrong=100), _all(100), 0.95)
+    assert math.isnan(nothing.value)
+    assert not nothing.decidable
+    assert not ratio(outcomes(100, lost=5), _all(100), 0.95).decidable  # five that differ say too little
+
+
+def _correlated(n: int) -> tuple[np.ndarray, np.ndarray]:
+    x = np.random.default_rng(4).normal(size=n)
+    return x, 0.8 * x + 0.6 * np.random.default_rng(5).normal(size=n)
+
+
+def test_rank_correlation_against_scipy_and_fishers_interval() -> None:
+    x, y = _correlated(150)
+    score = rank_correlation(continuous(y, x), _all(150), 0.95)
+    value = spearmanr(x, y).statistic
+    half = norm.ppf(0.95) * math.sqrt((1 + value**2 / 2) / 147)  # Bonett & Wright 2000, on Fisher's scale
+    assert score.value == pytest.approx(value)
+    assert score.low == pytest.approx(math.tanh(math.atanh(value) - half), abs=0.03)
+    assert score.high == pytest.approx(math.tanh(math.atanh(value) + half), abs=0.03)
+
+
+def test_rank_correlation_knows_copies() -> None:
+    x, y = (np.repeat(each, 3) for each in _correlated(60))
+    labels = tuple(np.repeat(np.arange(60), 3).astype(str))
+    copied = rank_correlation(continuous(y, x, clusters=labels), _all(180), 0.95)
+    alone = rank_correlation(continuous(y[::3], x[::3]), _all(60), 0.95)
+    assert copied.value == pytest.approx(alone.value, abs=1e-3)
+    assert copied.low == pytest.approx(alone.low, abs=0.02)
+
+
+@pytest.mark.parametrize("values", [np.zeros(30), np.full(30, math.nan)], ids=["constant", "nan"])
+def test_rank_correlation_with_nothing_that_varies_decides_nothing(values: np.ndarray) -> None:
+    score = rank_correlation(continuous(values, np.arange(30.0)), _all(30), 0.95)
+    assert math.isnan(score.value)
+    assert not score.decidable
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [np.ones(9), np.zeros(10), np.full(10, math.nan), -np.ones(10)],
+    ids=["ragged", "zero", "nan", "negative"],
+)
+def test_weights_that_are_none_decide_nothing(weights: np.ndarray) -> None:
+    assert isinstance(paired(continuous(np.ones(10), weights=weights)), Unmeasured)
+    assert isinstance(paired(outcomes(10, weights=np.ones(10))), Unmeasured)
+    assert isinstance(paired(continuous(np.ones(10), weights=np.ones(10))), Outcomes)

@@ -98,7 +98,7 @@ def test_every_policy_reason_and_digest_is_there():
 
 def test_what_is_missing_says_so():
     text = parse(page_of(report_sample.bare)).text
-    assert text.count("Not measured.") == 4
+    assert text.count("Not measured.") == 5
     assert "No step was recorded." in text
 
 
@@ -158,3 +158,15 @@ def test_no_text_becomes_markup():
     plain, attacked = parse(page_of(report_sample.blocked)), parse(render(hostile(report_sample.blocked(), payload)))
     assert set(attacked.tags) <= set(plain.tags)
     assert attacked.text.count(payload) > 50
+
+
+def test_damage_is_told_with_how_many_were_looked_at():
+    row = {"metric": "<b>", "slice": "size=6-8", "n": 1500, "drop": 0.0534, "p": 2e-11, "adjusted": 1.4e-9}
+    told = {"damage": {"level": 0.05, "tested": 70, "slices": [row]}}
+    text = page.render(Document.model_validate(report_sample.blocked() | told))
+    assert "&lt;b&gt;" in text
+    assert "5.34 pt" in text
+    assert "1e-9" in text
+    assert "Of 70 slices" in text
+    none = page.render(Document.model_validate(report_sample.passed() | {"damage": {"tested": 70, "level": 0.05}}))
+    assert "None of 70 slices." in none

@@ -52,3 +52,17 @@ def test_text_of_an_artifact_is_no_style():
 
 def test_escaped():
     assert escaped("worst_slice _x_ a|b <i> *") == r"worst_slice \_x\_ a\|b &lt;i&gt; \*"
+
+
+def _damaged(count: int) -> dict:
+    row = {"metric": "reading.accuracy", "n": 1500, "drop": 0.0534, "p": 2e-11, "adjusted": 1.4e-9}
+    slices = [{**row, "slice": f"size={at}"} for at in range(count)]
+    return report_sample.blocked() | {"damage": {"level": 0.05, "tested": 70, "slices": slices}}
+
+
+def test_damaged_slices_are_one_line():
+    lines = printed(_damaged(1), 140).splitlines()
+    assert lines[-1] == "damaged for sure: reading.accuracy size=0 (-5.3 pt, p 1e-9)"
+    assert "damaged" not in printed(_damaged(0), 140)
+    assert "size=2 (-5.3 pt, p 1e-9) and 4 more" in printed(_damaged(7), 400)
+    assert "size=6 (" in printed(_damaged(7), 400, verbose=True)
