@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compress.artifact import layout
-from compress.core import digest
+from compress.artifact import layout, manifest
 from compress.core.errors import IntegrityError, UsageError
 from compress.data import runtime
 from compress.data.fingerprint import Fingerprints, of_images
@@ -21,6 +20,8 @@ from compress.pipeline.options import Options
 from compress.pipeline.runnable import exported_here, runnable
 from compress.recipe import statement
 from compress.targets.graph import contents
+
+Towers = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Candidate:
     folder: Path
     name: str
     seen: Fingerprints | Unmeasured
-    towers: Mapping[str, Mapping[str, Any]]
+    towers: Towers
     stated: Mapping[str, Any] | None
 
 
@@ -86,20 +87,19 @@ def _given(asked: Asked) -> Given | None:
     return Given(next(iter(asked.files.values())).stem, asked.files)
 
 
-def _contents(folder: Path) -> Mapping[str, Mapping[str, Any]]:
+def _contents(folder: Path) -> Towers:
     """What the files of an artifact contain. All of them lie below onnx/, where sizes are counted."""
-    told = {}
-    for kind in foreign.KINDS:
-        tower = getattr(runtime.read(folder).towers, kind)
-        if tower is not None:
-            path = folder / tower.file
-            if not tower.file.startswith("onnx/"):
-                raise IntegrityError("a tower lies outside of onnx/", tower.file)
-            told[kind] = {"from": tower.file, "sha256": digest.of_file(path), **contents.read(path).data()}
-    return told
+    digests = {entry.path: entry.sha256 for entry in manifest.scan(folder, "candidate").entries}
+    towers = runtime.read(folder).towers
+    files = {kind: getattr(towers, kind).file for kind in foreign.KINDS if getattr(towers, kind) is not None}
+    for file in files.values():
+        if file not in digests or not file.startswith("onnx/"):
+            raise IntegrityError("is said to be a tower, and is no file below onnx/", file)
+    held = contents.read({kind: folder / file for kind, file in files.items()})
+    return {kind: {"from": file, "sha256": digests[file], **held[kind].data()} for kind, file in files.items()}
 
 
-def _known(folder: Path, name: str, told: Mapping[str, Mapping[str, Any]], asked: Asked, options: Options) -> Candidate:
+def _known(folder: Path, name: str, told: Towers, asked: Asked, options: Options) -> Candidate:
     """The candidate with what was stated about it, which may not contradict what it says itself."""
     if asked.calibration is None:
         seen = _seen(folder, options)

@@ -70,12 +70,13 @@ def lay_out(given: Given, like: Path, inputs: Inputs | None, folder: Path) -> De
     spec = inputs.applied(model) if inputs else model
     towers: dict[str, TowerFile | None] = {}
     told: Described = {}
+    described = contents.read({kind: _regular(path) for kind, path in given.files.items()})
     for kind in KINDS:
         path, asked = given.files.get(kind), getattr(model.towers, kind)
         if path is None:
             towers[kind], told[kind] = _borrowed(asked, like, folder), {"from": "the reference"}
             continue
-        held = contents.read(_regular(path))
+        held = described[kind]
         place = f"onnx/{kind}/{kind}_model.onnx"
         towers[kind] = matched(kind, held, asked, place, inputs is not None)
         sha256 = _copied(path, folder / place)

@@ -42,21 +42,29 @@ class Contents:
         return {name: dict(getattr(self, name)) for name in ("operators", "kernels", "weights", "parts")}
 
 
-def read(path: Path, limits: Limits | None = None) -> Contents:
-    """What a file contains, read in a child process.
+def read(files: Mapping[str, Path], limits: Limits | None = None) -> dict[str, Contents]:
+    """What files contain, by the names they are given, read in one child process.
 
     Raises UsageError for what is no model that runs, IntegrityError for weights said to lie anywhere but in regular
     files beside it, ResourceExhausted where it asks for more than there is.
     """
-    request = {"file": str(path.resolve())}
-    told = child.run("compress.targets.graph.contents", request, limits or Limits.of_machine(), Silent(), path.name)
-    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in told.items()}
+    request = {name: str(path.resolve()) for name, path in files.items()}  # the child works in a folder of its own
+    what = ", ".join(path.name for path in files.values())
+    told = child.run("compress.targets.graph.contents", request, limits or Limits.of_machine(), Silent(), what)
+    return {name: _contents(told[name]) for name in files}
+
+
+def _contents(told: Data) -> Contents:
+    fields: Data = {key: tuple(value) if isinstance(value, list) else value for key, value in told.items()}
     return Contents(**fields)
 
 
 def work(request: Data, channel: Channel) -> Data:  # noqa: ARG001  (every child's work has one signature)
-    """Describe `file`; it is opened by ONNX Runtime as well, because what does not run is no candidate."""
-    path = Path(request["file"])
+    """Describe each file; it is opened by ONNX Runtime as well, because what does not run is no candidate."""
+    return {name: _guarded(Path(path)) for name, path in request.items()}
+
+
+def _guarded(path: Path) -> Data:
     try:
         return described(path)
     except (CompressError, MemoryError):
