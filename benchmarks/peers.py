@@ -186,7 +186,7 @@ def row(name: str, report: Mapping[str, Any]) -> tuple[str, ...]:
     blocking = dict.fromkeys(each["metric"] for each in found if each["status"] != "passed")
     numbers = (_value(found, metric) for metric in
                ("parity.p1_cosine", "parity.batch_cosine", "size.ratio", "latency.ratio"))  # fmt: skip
-    place = f"{worst['slice'].split('=')[1]} px: " if worst else ""
+    place = f"{worst['slice']}: " if worst else ""
     return (name, report["status"], str(report["exit_code"]), place + _drop(worst), _drop(zero_shot), *numbers,
             ", ".join(blocking) or "–")  # fmt: skip
 

@@ -79,4 +79,4 @@ def optimized(path: Path, scratch: Path) -> onnx.ModelProto:
         onnxruntime.InferenceSession(str(path), options, providers=list(CPU))
     except Exception as error:
         raise _told(error) from error
-    return onnx.load(options.optimized_model_filepath)
+    return onnx.load(options.optimized_model_filepath, load_external_data=False)  # its weights stay where they are
