@@ -96,7 +96,10 @@ def static(work: Work, folder: Path, **options: bool) -> str:
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self, feeds: Iterator[Mapping[str, Any]]) -> None:
-            self.get_next = partial(next, feeds, None)
+            self.feeds = feeds
+
+        def get_next(self) -> Mapping[str, Any] | None:
+            return next(self.feeds, None)
 
     for kind, path in towers(work).items():
         quantize_static(path, folder / path.name, Reader(work.feeds(kind)), **options)
