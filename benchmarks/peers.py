@@ -33,7 +33,7 @@ from compress.recipe import statement
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "docs" / "peers.md"
 BEGIN, END = "<!-- table: begin, written by benchmarks/peers.py -->", "<!-- table: end -->"
-SCENES: Final = "data:\n  calibration: {source: scenes, split: calibration, samples: 256}\n"
+SCENES: Final = "data:\n  calibration: {{source: scenes, split: calibration, samples: {count}}}\n"
 Feeds = Sequence[Mapping[str, Any]]
 
 NNCF = """
@@ -57,6 +57,7 @@ class Work:
     folder: Path
     nncf: Path | None = None
     policy: str = "clip_compare"
+    scenes: int = 256
     versions: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -73,7 +74,7 @@ class Work:
 
     def feeds(self, kind: str) -> Iterator[Mapping[str, Any]]:
         """The calibration scenes as single inputs of a tower."""
-        (self.folder / "scenes.yaml").write_text(SCENES)
+        (self.folder / "scenes.yaml").write_text(SCENES.format(count=self.scenes))
         asked = statement.read(str(self.folder / "scenes.yaml"))["calibration"]
         batches = Calibration(provenance.items(asked, (), Silent()), self.reference()).feeds()(kind)
         for batch in batches:
