@@ -1,4 +1,4 @@
-# make quickstart · make test · make check · make bench
+# make quickstart · make test · make check · make bench · make test-all
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -6,7 +6,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 
 OLD := compress needs Python 3.10 or newer; name one: make PYTHON=python3.12
 
-.PHONY: quickstart test check bench bench-gates pocket-clip clean
+.PHONY: quickstart test test-all break-each check bench bench-gates pocket-clip clean
 .DEFAULT_GOAL := quickstart
 
 # The stamps .made, .cpu and .dev say what is installed; each is touched last, so a failed install leaves none.
@@ -29,6 +29,13 @@ quickstart: $(VENV)/.cpu   ## the embedded CLIP in 4 bits: measured, gated, rele
 
 test: $(VENV)/.dev         ## every default test
 	$(BIN)/python -m pytest
+
+test-all: $(VENV)/.dev     ## every test, 20,000 mutated files, and every property broken once: most of an hour
+	$(BIN)/python -m pytest --fuzz 10000
+	$(BIN)/python tools/break_each.py
+
+break-each: $(VENV)/.dev   ## break every property of docs/survival.md once and see its tests go red
+	$(BIN)/python tools/break_each.py
 
 check: $(VENV)/.dev        ## format, lint, types, layers, fast tests
 	$(BIN)/ruff format --check .

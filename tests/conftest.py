@@ -7,6 +7,11 @@ import pytest
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+def pytest_addoption(parser):
+    """`--fuzz 10000` opens so many mutated files of each kind instead of a sample."""
+    parser.addoption("--fuzz", type=int, default=200, help="mutated files of each kind to open (tests/attacks)")
+
+
 @pytest.fixture(scope="session")
 def real_data():
     """The folder of real data sets and models beside the repository; the test is skipped where there is none."""

@@ -32,6 +32,7 @@ from compress.report.document import Document
 from compress.steps.step import StepReport
 from compress.targets.graph import census
 
+Parts = Mapping[str, Mapping[str, int]]
 PACKAGES: Final = ("numpy", "onnx", "onnxruntime", "torch", "transformers", "pillow", "scipy")
 
 
@@ -177,18 +178,27 @@ def bootstrap_data() -> dict[str, Any]:
     return {"method": "BCa", "resamples": intervals.RESAMPLES, "seed": statistics.SEED}
 
 
-def sizes(reference: Path, folder: Path) -> Iterator[dict[str, Any]]:
-    """A row for each model file: bytes before and after, and what the bytes after are spent on."""
+def sizes(reference: Path, folder: Path, parts: Parts | None = None) -> Iterator[dict[str, Any]]:
+    """A row for each model file: bytes before and after, and what the bytes after are spent on.
+
+    `parts` tells that for each tower of a folder that was not written here: its files are not opened in this process.
+    """
     before = model_bytes(reference)
     for file, size in model_bytes(folder).items():
-        tower = Path(file).name.split("_")[0]
+        tower = Path(file).parts[1].split("_")[0]
         yield {
             "file": file,
             "tower": tower,
             "reference_bytes": sum(old for name, old in before.items() if Path(name).name.startswith(tower)),
             "candidate_bytes": size,
-            "parts": census.parts(onnx.load(folder / file, load_external_data=False)) if file.endswith(".onnx") else {},
+            "parts": _parts(folder / file, tower, parts) if file.endswith(".onnx") else {},
         }
+
+
+def _parts(file: Path, tower: str, told: Parts | None) -> Mapping[str, int]:
+    if told is not None:
+        return told.get(tower, {})
+    return census.parts(onnx.load(file, load_external_data=False))
 
 
 def _write_samples(path: Path, metrics: Mapping[str, Measurement]) -> None:

@@ -67,7 +67,7 @@ def _latency(reference: Path, staged: Path, options: Options) -> latency.Latency
 
 def model_bytes(folder: Path) -> dict[str, int]:
     """Bytes of every file below onnx/."""
-    files = sorted(path for path in (folder / "onnx").iterdir() if path.is_file())
+    files = sorted(path for path in (folder / "onnx").rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
 
 

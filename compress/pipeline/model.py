@@ -16,7 +16,7 @@ from compress.recipe.load import locate
 from compress.recipe.sources import ModelSource, OnnxModel, TokenizerText
 from compress.targets import onnxruntime_cpu
 
-_TOKENIZER: Final = "tokenizer.json"
+TOKENIZER: Final = "tokenizer.json"
 
 
 def load(source: ModelSource, recipe: Path, offline: bool, roots: tuple[Path, ...] = ()) -> Encoder:
@@ -29,8 +29,8 @@ def load(source: ModelSource, recipe: Path, offline: bool, roots: tuple[Path, ..
     encoder = load_onnx(files, preprocess, source.logit_scale, source.normalize)
     if not isinstance(source.preprocess.text, TokenizerText):
         return encoder
-    told = {**preprocess["text"], "tokenizer": _TOKENIZER}
-    files_ = {_TOKENIZER: _tokenizer(_found(source.preprocess.text.tokenizer, recipe, roots))}
+    told = {**preprocess["text"], "tokenizer": TOKENIZER}
+    files_ = {TOKENIZER: tokenizer_file(_found(source.preprocess.text.tokenizer, recipe, roots))}
     return replace(encoder, files=files_, preprocess={**preprocess, "text": told})
 
 
@@ -39,11 +39,11 @@ def _found(written: str, recipe: Path, roots: tuple[Path, ...]) -> Path:
     return next((path for path in places if path.exists()), places[0])
 
 
-def _tokenizer(path: Path) -> bytes:
+def tokenizer_file(path: Path) -> bytes:
     """The content of a tokenizer file. Raises UsageError where there is none or it is none."""
     from tokenizers import Tokenizer
 
-    file = path / _TOKENIZER if path.is_dir() else path
+    file = path / TOKENIZER if path.is_dir() else path
     try:
         content = file.read_bytes()
         Tokenizer.from_buffer(content)

@@ -19,6 +19,8 @@ from compress.steps import spec_of
 
 SAMPLES = 256
 
+STATE_IT = "state it with `--calibration none` (no data at all) or `--calibration FILE.yaml` (a `data:` as in a recipe)"
+
 
 def load(recipe: Recipe, roots: tuple[Path, ...], progress: Progress) -> dict[str, Items]:
     """The items of every entry of the recipe's `data:`; SAMPLES of one that does not say how many."""
@@ -40,7 +42,7 @@ def seen_by(folder: Path, roots: tuple[Path, ...], progress: Progress) -> Finger
     """The same for an artifact, by its recipe. Unmeasured says why it is not known, which decides nothing."""
     recipe = folder / layout.RECIPE
     if not recipe.is_file():
-        return Unmeasured("nobody knows what it was calibrated on: it holds no recipe")
+        return Unmeasured(f"nobody knows what it was calibrated on: it holds no recipe; {STATE_IT}")
     try:
         return seen(load(load_recipe(recipe, spec_of), roots, progress))
     except CompressError as error:

@@ -74,6 +74,15 @@ class Preprocess(Strict):
     text: TextInput | None = Field(None, description="Input of the text tower.")
 
 
+class TowerInputs(Strict):
+    """What a file says about towers that another tool made: an ONNX `model:` of a recipe without the files."""
+
+    source: Literal["onnx"] = Field("onnx", description="The towers are ONNX files.")
+    preprocess: Preprocess = Field(description="How their inputs are made.")
+    logit_scale: PositiveNumber | None = Field(None, description="Scale of the similarities, where there is one.")
+    normalize: bool = Field(True, description="The towers' embeddings are of length 1.")
+
+
 class NamedModel(Strict):
     """A model that brings its own processor: bundled, a folder, or from the hub."""
 

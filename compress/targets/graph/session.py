@@ -66,11 +66,17 @@ def _told(error: Exception) -> CompressError:
 
 
 def optimized(path: Path, scratch: Path) -> onnx.ModelProto:
-    """The graph that ONNX Runtime really runs for a file on this CPU, written below `scratch` and read back."""
+    """The graph that ONNX Runtime really runs for a file on this CPU, written below `scratch` and read back.
+
+    Raises UsageError for a graph that it does not take, ResourceExhausted where memory ran out on the way.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.optimized_model_filepath = str(scratch / "optimized.onnx")
-    onnxruntime.InferenceSession(str(path), options, providers=list(CPU))
-    return onnx.load(options.optimized_model_filepath)
+    try:
+        onnxruntime.InferenceSession(str(path), options, providers=list(CPU))
+    except Exception as error:
+        raise _told(error) from error
+    return onnx.load(options.optimized_model_filepath, load_external_data=False)  # its weights stay where they are

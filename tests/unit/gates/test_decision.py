@@ -71,6 +71,14 @@ def test_dropping_or_breaking_any_declared_gate_never_passes(metrics: list[str],
     assert [each.metric for each in verdict.findings if each.status != "passed"].count(victim) >= 1
 
 
+@pytest.mark.parametrize("victim", sorted(_PASSING))
+def test_a_declared_gate_that_was_not_measured_blocks(victim: str) -> None:
+    declared, measured = _declared(sorted(_PASSING))
+    del measured[victim]
+    verdict = decide(declared, measured, _DIGEST)
+    assert [each.metric for each in verdict.findings if each.status == "inconclusive"] == [victim]
+
+
 @settings(deadline=None)
 @given(_SOME, st.sampled_from(sorted(_PASSING)))
 def test_what_is_measured_and_not_declared_changes_nothing(metrics: list[str], extra: str) -> None:

@@ -1,0 +1,117 @@
+"""What `compress gate` judges: whatever was named, as a folder that runs, with what is known of its making."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compress.artifact import layout, manifest
+from compress.core.errors import IntegrityError, UsageError
+from compress.data import runtime
+from compress.data.fingerprint import Fingerprints, of_images
+from compress.gates.outcomes import Unmeasured
+from compress.pipeline import foreign, inputs, provenance
+from compress.pipeline.foreign import Given
+from compress.pipeline.options import Options
+from compress.pipeline.runnable import exported_here, runnable
+from compress.recipe import statement
+from compress.targets.graph import contents
+
+Towers = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the command line says: a path, or the files of towers; how these take their inputs; what was stated."""
+
+    path: str | None
+    files: Mapping[str, Path]
+    like: str | None = None
+    preprocess: Path | None = None
+    calibration: str | None = None
+    allow_pickle: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A folder that runs, what it is called, the images its maker used (or why nobody knows them).
+
+    `towers` is what its files contain, `stated` the data that the user says it was calibrated on (None: nothing was
+    said); both are JSON-like, for the report.
+    """
+
+    folder: Path
+    name: str
+    seen: Fingerprints | Unmeasured
+    towers: Towers
+    stated: Mapping[str, Any] | None
+
+
+@contextmanager
+def candidate(asked: Asked, reference: Path, options: Options) -> Iterator[Candidate]:
+    """Lend the candidate; ONNX files are laid out in a folder of the cache for as long as it is used.
+
+    Raises UsageError for what is no model or does not match the reference, IntegrityError for files that reach
+    outside of their folder, EnvironmentFailure for what would have to be downloaded.
+    """
+    given = _given(asked)
+    if given is None:
+        if asked.like or asked.preprocess:
+            raise UsageError("goes with ONNX files only", "--like" if asked.like else "--preprocess")
+        folder = runnable(str(asked.path), options, asked.allow_pickle)
+        name = Path(str(asked.path)).resolve().name if exported_here(folder, options) else folder.resolve().name
+        yield _known(folder, name, _contents(folder), asked, options)
+        return
+    like = runnable(asked.like, options, asked.allow_pickle) if asked.like else reference
+    if asked.like and len(given.files) < len(foreign.KINDS):
+        raise UsageError("the missing tower is the reference's, which goes with no other model", "--like", "name both")
+    options.cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=options.cache, prefix=".gate-") as scratch:
+        folder = Path(scratch) / "candidate"
+        folder.mkdir()
+        told = foreign.lay_out(given, like, inputs.read(asked.preprocess) if asked.preprocess else None, folder)
+        yield _known(folder, given.name, told, asked, options)
+
+
+def _given(asked: Asked) -> Given | None:
+    if not asked.files:
+        if asked.path is None:
+            raise UsageError("name what is to be judged", hint="PATH, or --vision FILE.onnx and --text FILE.onnx")
+        return foreign.found(Path(asked.path))
+    if asked.path is not None:
+        raise UsageError("name a PATH or the files of the towers, not both", "--" + next(iter(asked.files)))
+    return Given(next(iter(asked.files.values())).stem, asked.files)
+
+
+def _contents(folder: Path) -> Towers:
+    """What the files of an artifact contain. All of them lie below onnx/, where sizes are counted."""
+    digests = {entry.path: entry.sha256 for entry in manifest.scan(folder, "candidate").entries}
+    towers = runtime.read(folder).towers
+    files = {kind: getattr(towers, kind).file for kind in foreign.KINDS if getattr(towers, kind) is not None}
+    for file in files.values():
+        if file not in digests or not file.startswith("onnx/"):
+            raise IntegrityError("is said to be a tower, and is no file below onnx/", file)
+    held = contents.read({kind: folder / file for kind, file in files.items()})
+    return {kind: {"from": file, "sha256": digests[file], **held[kind].data()} for kind, file in files.items()}
+
+
+def _known(folder: Path, name: str, told: Towers, asked: Asked, options: Options) -> Candidate:
+    """The candidate with what was stated about it, which may not contradict what it says itself."""
+    if asked.calibration is None:
+        seen = _seen(folder, options)
+        return Candidate(folder, name, seen, told, None)
+    if (folder / layout.RECIPE).is_file():
+        raise UsageError("the artifact itself says what it was calibrated on", "--calibration", "leave it out")
+    data = statement.read(asked.calibration)
+    items = {key: provenance.items(each, options.data_roots, options.progress) for key, each in data.items()}
+    return Candidate(folder, name, provenance.seen(items), told, statement.told(data))
+
+
+def _seen(folder: Path, options: Options) -> Fingerprints | Unmeasured:
+    if exported_here(folder, options):  # a float model was shown nothing that its reference was not
+        return of_images((), ())
+    return provenance.seen_by(folder, options.data_roots, options.progress)
