@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from compress import targets
 from compress.artifact import layout, signing
 from compress.artifact.staging import Staging, Store
 from compress.core import names
@@ -24,8 +25,7 @@ from compress.recipe.schema import Recipe
 from compress.recipe.sources import NamedModel, OnnxModel, TokenizerText, place
 from compress.report.document import Document
 from compress.steps.step import Context, StepReport
-
-TARGETS = "compress.targets"
+from compress.targets import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def run(recipe: Recipe, file: Path, options: Options) -> Result:
         reference = model.write_reference(encoder, options.cache / "reference")
         data = provenance.load(recipe, options.data_roots, options.progress)
         steps = apply_steps(recipe, encoder, reference, data, options)
-        target.export(encoder, staging.folder)  # type: ignore[attr-defined]
+        target.export(encoder, staging.folder)
         _write_recipe(staging, told, policy_file(recipe, file) if recipe.gated else None)
         digest = staging.scan().subject
         measured = None
@@ -64,11 +64,11 @@ def run(recipe: Recipe, file: Path, options: Options) -> Result:
         return Result(settled, report)
 
 
-def target_of(recipe: Recipe) -> object:
-    """The module of the recipe's target."""
+def target_of(recipe: Recipe) -> Target:
+    """The recipe's target."""
     if len(recipe.targets) > 1:
         raise UsageError("an artifact is made for one target", "targets", "write a recipe for each")
-    return names.load(TARGETS, recipe.targets[0].replace("-", "_"))
+    return targets.load(recipe.targets[0])
 
 
 def apply_steps(

@@ -11,7 +11,7 @@ from onnx import helper
 
 from compress.models.graph import initializers
 from compress.models.tower import Tower
-from compress.models.treatment import BlockWeights, StaticInt8
+from compress.models.treatment import BlockWeights, Float16, StaticFloat8, StaticInt8
 
 _FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
 
@@ -26,6 +26,10 @@ def planned(tower: Tower) -> dict[str, str]:
             counts[_blocks("table" if table else "product", held.bits, held.block)] += 1
         elif isinstance(held, StaticInt8):
             counts["int8 static product"] += 1
+        elif isinstance(held, StaticFloat8):
+            counts["fp8 static product"] += 1
+        elif isinstance(held, Float16):
+            counts["fp16 table" if table else "fp16 product"] += 1
         else:
             counts["float table" if table else "float product"] += 1
     return {name: str(count) for name, count in sorted(counts.items())}
@@ -48,6 +52,10 @@ def found(model: onnx.ModelProto, tower: Tower) -> dict[str, str]:
             counts[_blocks(kind, options["bits"], options["block_size"]) + ("" if whole else " (wrong size)")] += 1
         elif node.op_type == "MatMul" and _is_static_int8(node, makers, tensors):
             counts["int8 static product"] += 1
+        elif node.op_type == "MatMul" and _is_half(node.input[1], makers, tensors, untreated):
+            counts["fp16 product"] += 1
+        elif node.op_type == "Gather" and _is_half(node.input[0], makers, tensors, untreated):
+            counts["fp16 table"] += 1
         elif node.op_type in {"MatMul", "Conv"} and _float_weight(node.input[1], tensors, untreated):
             counts["float product"] += 1
         elif node.op_type == "Gather" and _float_weight(node.input[0], tensors, untreated):
@@ -108,6 +116,19 @@ def _is_static_int8(
         and signed.data_type == onnx.TensorProto.INT8
         and zero is not None
         and zero.data_type == onnx.TensorProto.UINT8
+    )
+
+
+def _is_half(
+    name: str, makers: Mapping[str, onnx.NodeProto], tensors: Mapping[str, onnx.TensorProto], sites: set[str]
+) -> bool:
+    """Whether a value is a site's weight in half precision, read directly or cast to float."""
+    maker = makers.get(name)
+    stored = tensors.get(maker.input[0] if maker is not None and maker.op_type == "Cast" else name)
+    return (
+        stored is not None
+        and stored.data_type == onnx.TensorProto.FLOAT16
+        and stored.name.removesuffix("_fp16") in sites
     )
 
 
