@@ -65,10 +65,16 @@ def run(recipe: Recipe, file: Path, options: Options) -> Result:
 
 
 def target_of(recipe: Recipe) -> Target:
-    """The recipe's target."""
+    """The recipe's target. Raises UsageError where a step's method says that it serves others only."""
     if len(recipe.targets) > 1:
         raise UsageError("an artifact is made for one target", "targets", "write a recipe for each")
-    return targets.load(recipe.targets[0])
+    target = recipe.targets[0]
+    for at, step in enumerate(recipe.steps):
+        known = getattr(names.load("compress.steps", step.use), "TARGETS", (target,))
+        if target not in known:
+            hint = f"use target {' or '.join(known)}, or another method"
+            raise UsageError(f"{target} cannot compute with what {step.use} makes", f"steps[{at}].use", hint)
+    return targets.load(target)
 
 
 def apply_steps(

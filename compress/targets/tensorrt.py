@@ -18,7 +18,7 @@ from compress.core.errors import UsageError
 from compress.data.runtime import Session
 from compress.models.tower import Encoder
 from compress.targets import Counts
-from compress.targets.graph import census, folder, profile, standard
+from compress.targets.graph import folder, profile, standard, standard_census
 from compress.targets.graph.folder import Opened, files_of
 from compress.targets.lint.check import lint
 
@@ -46,8 +46,8 @@ def export(encoder: Encoder, place: Path) -> dict[str, Path]:
 
 def counts(encoder: Encoder, files: Mapping[str, Path]) -> dict[str, Counts]:
     """By tower: what was planned and what the written file holds."""
-    towers = encoder.towers
-    return {
-        kind: (census.planned(towers[kind]), census.found(onnx.load(path), towers[kind]))
-        for kind, path in files.items()
-    }
+    made = {}
+    for kind, path in files.items():
+        tower = encoder.towers[kind]
+        made[kind] = standard_census.planned(tower), standard_census.found(onnx.load(path), tower)
+    return made

@@ -20,6 +20,9 @@ def element_types(model: onnx.ModelProto) -> dict[str, int]:
     bare = onnx.ModelProto()
     bare.ir_version = model.ir_version
     bare.opset_import.extend(model.opset_import)
+    declared = {each.domain for each in model.opset_import}
+    strange = sorted({node.domain for node in model.graph.node} - declared - {"ai.onnx"})
+    bare.opset_import.extend(helper.make_opsetid(domain, 1) for domain in strange)  # or nothing would be inferred
     bare.functions.extend(model.functions)
     bare.graph.name = model.graph.name
     bare.graph.node.extend(model.graph.node)

@@ -51,9 +51,21 @@ class View:
         return found
 
     @cached_property
+    def _typed(self) -> tuple[dict[str, int], str]:
+        try:
+            return element_types(self.model), ""
+        except Exception as error:  # a graph from elsewhere may contradict itself in any way
+            return {name: tensor.data_type for name, tensor in self.tensors.items()}, f"{error}".strip()
+
+    @property
     def types(self) -> dict[str, int]:
         """Element types of values, as far as they can be inferred."""
-        return element_types(self.model)
+        return self._typed[0]
+
+    @property
+    def contradiction(self) -> str:
+        """Why types could not be inferred, or an empty string."""
+        return self._typed[1]
 
     @cached_property
     def opset(self) -> int:
