@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from compress import targets
 from compress.bench import latency
@@ -26,6 +27,12 @@ class Measured:
 
     metrics: Mapping[str, Measurement]
     latency: latency.Latency | None
+
+    @property
+    def one_item(self) -> dict[str, float | None]:
+        """Milliseconds of the candidate with one item, by tower."""
+        rows = self.latency.rows if self.latency else ()
+        return {row.tower: median(row.candidate) for row in rows if row.batch == 1}
 
 
 @dataclass(frozen=True, slots=True)

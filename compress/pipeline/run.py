@@ -9,6 +9,7 @@ from pathlib import Path
 from compress import targets
 from compress.artifact import layout, signing
 from compress.artifact.staging import Staging, Store
+from compress.bench import proof
 from compress.core import names
 from compress.core.errors import UsageError
 from compress.data.items import Items
@@ -41,6 +42,7 @@ def run(recipe: Recipe, file: Path, options: Options) -> Result:
     policy = load_policy(policy_file(recipe, file)) if recipe.gated else None
     told = portable(recipe)
     target = target_of(recipe)
+    target.ready()
     with Store(options.output).stage(recipe.name) as staging:
         encoder = model.load(recipe.model, file, options.offline, options.data_roots)
         reference = model.write_reference(encoder, options.cache / "reference")
@@ -55,7 +57,8 @@ def run(recipe: Recipe, file: Path, options: Options) -> Result:
             measured = measure(policy, subject, recipe.seed, options)
         verdict = decide(policy, measured.metrics, digest) if policy and measured else None
         attempts = ledger.record(options.output, policy, verdict, recipe.name) if policy and verdict else ()
-        done = evidence.Run(told, encoder, reference, steps, verdict, measured, attempts)
+        proofs = proof.matrix(staging.folder, measured.one_item, options.progress) if measured else ()
+        done = evidence.Run(told, encoder, reference, steps, verdict, measured, attempts, proofs)
         report = evidence.write(staging, done, digest)
         if options.signing is not None:
             signing.sign(staging, options.signing)

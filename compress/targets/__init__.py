@@ -22,6 +22,10 @@ class Target(Protocol):
 
     NAME: str
 
+    def ready(self) -> None:
+        """Raise EnvironmentFailure where its artifacts could not be measured on this machine."""
+        ...
+
     def export(self, encoder: Encoder, folder: Path) -> dict[str, Path]:
         """Write the encoder as it stands, treated or float; returns the file of each tower.
 

@@ -15,9 +15,13 @@ from compress.targets.graph import census, folder, kernels
 from compress.targets.graph.emitter import emit
 from compress.targets.graph.folder import Opened, files_of, suffix
 
-__all__ = ["NAME", "counts", "export", "files_of", "suffix"]
+__all__ = ["NAME", "counts", "export", "files_of", "ready", "suffix"]
 
 NAME: Final = "onnxruntime-cpu"
+
+
+def ready() -> None:
+    """Its artifacts are measured on the CPU, wherever that is."""
 
 
 def export(encoder: Encoder, place: Path) -> dict[str, Path]:

@@ -22,9 +22,13 @@ from compress.targets.graph import folder, profile, standard, standard_census
 from compress.targets.graph.folder import Opened, files_of
 from compress.targets.lint.check import lint
 
-__all__ = ["NAME", "counts", "export", "files_of"]
+__all__ = ["NAME", "counts", "export", "files_of", "ready"]
 
 NAME: Final = "tensorrt"
+
+
+def ready() -> None:
+    """Its artifacts are measured on the CPU, wherever that is."""
 
 
 def export(encoder: Encoder, place: Path) -> dict[str, Path]:

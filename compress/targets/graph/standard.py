@@ -32,8 +32,21 @@ def emit(tower: Tower) -> onnx.ModelProto:
 
     Raises UsageError for a treatment that strongly typed, standard-domain files cannot hold.
     """
+    return in_half(_emit)(tower)
+
+
+def in_half(emit: Callable[[Tower], onnx.ModelProto]) -> Callable[[Tower], onnx.ModelProto]:
+    """The same emitter, whose graph is put into half precision where a site of the tower is treated so."""
+    return lambda tower: _in_half(emit(tower), tower)
+
+
+def _emit(tower: Tower) -> onnx.ModelProto:
     model = rewritten(tower, _Standard)
     _raise_opset(model, tower)
+    return model
+
+
+def _in_half(model: onnx.ModelProto, tower: Tower) -> onnx.ModelProto:
     halves = [each for each in tower.treatments.values() if isinstance(each, Float16)]
     if halves:
         wide = frozenset(str(name) for each in halves for name in each.wide)

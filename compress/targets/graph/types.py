@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 import onnx
@@ -23,6 +24,7 @@ def element_types(model: onnx.ModelProto) -> dict[str, int]:
     declared = {each.domain for each in model.opset_import}
     strange = sorted({node.domain for node in model.graph.node} - declared - {"ai.onnx"})
     bare.opset_import.extend(helper.make_opsetid(domain, 1) for domain in strange)  # or nothing would be inferred
+    bare.graph.value_info.extend(_contributed(model))
     bare.functions.extend(model.functions)
     bare.graph.name = model.graph.name
     bare.graph.node.extend(model.graph.node)
@@ -43,6 +45,14 @@ def element_types(model: onnx.ModelProto) -> dict[str, int]:
     for tensor in model.graph.initializer:
         told[tensor.name] = tensor.data_type
     return {name: kind for name, kind in told.items() if kind}
+
+
+def _contributed(model: onnx.ModelProto) -> Iterator[onnx.ValueInfoProto]:
+    """What ONNX Runtime's own operators make, of which ONNX knows nothing: floats of the type of their scales."""
+    kinds = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type in {"MatMulNBits", "GatherBlockQuantized"} and len(node.input) > 2 and node.input[2] in kinds:
+            yield helper.make_tensor_value_info(node.output[0], kinds[node.input[2]], None)
 
 
 def float_values(model: onnx.ModelProto) -> list[str]:
