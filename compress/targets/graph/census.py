@@ -14,6 +14,7 @@ from compress.models.tower import Tower
 from compress.models.treatment import BlockWeights, Float16, StaticFloat8, StaticInt8
 
 _FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
+_INTEGERS = {onnx.TensorProto.UINT8, onnx.TensorProto.INT8, onnx.TensorProto.INT4}
 
 
 def planned(tower: Tower) -> dict[str, str]:
@@ -76,8 +77,10 @@ def parts(model: onnx.ModelProto) -> dict[str, int]:
         size = len(tensor.raw_data) or tensor.ByteSize()
         if tensor.data_type in _FLOATS:
             sums["scales" if tensor.name in scales else "float weights"] += size
-        elif tensor.data_type in {onnx.TensorProto.UINT8, onnx.TensorProto.INT8}:
+        elif tensor.data_type in _INTEGERS:
             sums["integer weights"] += size
+        elif tensor.data_type == onnx.TensorProto.FLOAT8E4M3FN:
+            sums["8-bit float weights"] += size
         else:
             sums["graph"] += size
     sums["graph"] += model.ByteSize() - sum(sums.values())

@@ -20,7 +20,7 @@ _MEETING = {
 def find(view: View) -> Iterator[Finding]:
     """Operators that read floats of several types, and Q/DQ whose scale has another type than what they scale."""
     if view.contradiction:
-        yield Finding(ID, view.model.graph.name or "graph", f"its types contradict each other: {view.contradiction}")
+        yield Finding(ID, view.model.graph.name or "graph", f"its types cannot be inferred: {view.contradiction}")
     for node in view.nodes():
         kinds = {FLOATS[kind] for name in node.input if (kind := view.types.get(name)) in FLOATS}
         if node.op_type in _MEETING and len(kinds) > 1:
