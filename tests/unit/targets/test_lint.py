@@ -1,7 +1,9 @@
 """The lint: every rule catches what was planted for it, our files are clean, other tools' asymmetric ones are not."""
 
 import json
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -213,6 +215,12 @@ def test_every_rule_has_a_planted_violation():
     assert all(rule.what.endswith(".") and rule.why for rule in rules)
 
 
+def test_the_page_has_the_table_of_the_rules():
+    page = (Path(__file__).parents[3] / "docs" / "targets.md").read_text()
+    rows = re.findall(r"^\| (TRT\d+) \| (.+) \| (.+) \|$", page, re.M)
+    assert rows == [(rule.id, rule.what, rule.why) for rule in catalogue("tensorrt")]
+
+
 def test_no_rules_for_a_target():
     with pytest.raises(UsageError, match="no rules"):
         catalogue("onnxruntime-cpu")
@@ -274,6 +282,14 @@ def test_an_export_that_breaks_a_rule_ends_the_run(tiny_encoder, tmp_path):
         tensorrt.export(tiny_encoder, tmp_path)
 
 
-def test_types_that_nobody_can_infer(ours):
+def test_an_operator_that_there_is_not(ours):
     node(ours, "Softmax").op_type = "Softmix"
+    assert "TRT002" in ids(ours)
+
+
+def test_types_that_nobody_can_infer(ours, monkeypatch):
+    def never(model):
+        raise ValueError("contradiction")
+
+    monkeypatch.setattr("compress.targets.lint.view.element_types", never)
     assert "TRT009" in ids(ours)
