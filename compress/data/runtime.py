@@ -15,6 +15,9 @@ FILE: Final = "compress/runtime.json"
 """Where it stands in an artifact."""
 
 Provider = Annotated[str, StringConstraints(pattern=r"^[A-Za-z]+ExecutionProvider$")]
+Proof = Literal["linted-only"]
+"""What measuring an artifact on another runtime than its own leaves open: its file was checked by rules, not run."""
+
 Channels = tuple[float, float, float]
 
 
@@ -118,6 +121,7 @@ class Runtime(Strict):
 
     version: Literal[1] = 1
     target: str
+    proof: Proof | None = None
     towers: Towers
     session: Session = Session()
     preprocess: Annotated[Transformers | Plain, Field(discriminator="kind")]
@@ -149,4 +153,7 @@ def write(folder: Path, runtime: Runtime) -> None:
     """Write the runtime file of an artifact: the same runtime gives the same bytes."""
     path = folder / FILE
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(runtime.model_dump(mode="json"), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    told = runtime.model_dump(mode="json")
+    if told["proof"] is None:
+        del told["proof"]
+    path.write_text(json.dumps(told, indent=2, sort_keys=True) + "\n", encoding="utf-8")

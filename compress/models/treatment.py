@@ -51,4 +51,33 @@ class StaticInt8:
     input_scale: float
 
 
-Treatment = BlockWeights | StaticInt8
+@dataclass(frozen=True, slots=True)
+class Float16:
+    """A weight in half precision, and with it, where the runtime computes in half precision, what it multiplies.
+
+    `values` (out, in) float16. `wide` are the names of those values of the tower's graph that were seen too large for
+    half precision: wherever one of them is read or made, the graph stays in float.
+    """
+
+    values: NDArray[np.float16]
+    wide: NDArray[np.str_]
+
+    def dequantized(self) -> NDArray[np.float32]:
+        """The weight that the runtime computes with, (out, in)."""
+        return self.values.astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class StaticFloat8:
+    """W8A8 in floating point E4M3FN (FP8 formats, 2209.05433): weights per output channel, one scale for the input.
+
+    `codes` (out, in) uint8 are the bits of E4M3FN numbers, `scales` (out,) float32, `input_scale` float: the input
+    saturates at +-448 scales.
+    """
+
+    codes: NDArray[np.uint8]
+    scales: NDArray[np.float32]
+    input_scale: float
+
+
+Treatment = BlockWeights | StaticInt8 | Float16 | StaticFloat8

@@ -17,7 +17,10 @@ import onnx
 from compress import __version__
 from compress.artifact import layout
 from compress.artifact.staging import Staging
+from compress.bench import proof
+from compress.bench.proof import Cell
 from compress.core.score import Score
+from compress.data import runtime
 from compress.gates import damage, intervals, statistics, waiving
 from compress.gates.junit import junit
 from compress.gates.outcomes import Measurement, Outcomes
@@ -36,6 +39,10 @@ Parts = Mapping[str, Mapping[str, int]]
 PACKAGES: Final = ("numpy", "onnx", "onnxruntime", "torch", "transformers", "pillow", "scipy")
 
 
+ENGINES: Final = {"tensorrt": "TensorrtExecutionProvider"}
+"""Targets that are measured elsewhere, and the provider that would prove them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """What is known at the end of a run. `verdict` and `measured` are None where no policy decides.
@@ -52,6 +59,7 @@ class Run:
     measured: Measured | None
     attempts: Sequence[Mapping[str, Any]] = ()
     waivers: Waivers | None = None
+    proofs: Sequence[Cell] = ()
 
 
 def write(staging: Staging, run: Run, digest: str) -> Document:
@@ -74,7 +82,8 @@ def gate_report(run: Run, folder: Path, digest: str) -> dict[str, Any]:
     """The gate report as JSON-like data."""
     verdict, measured = run.verdict, run.measured
     status: layout.Status = verdict.status if verdict else "ungated"
-    encoder = run.encoder
+    encoder, told = run.encoder, runtime.read(folder)
+    proved = proof.proved(run.proofs, ENGINES.get(told.target, ""))
     return {
         "version": 1,
         "name": run.recipe.name,
@@ -101,6 +110,8 @@ def gate_report(run: Run, folder: Path, digest: str) -> dict[str, Any]:
         "latency": measured.latency.data()["rows"] if measured and measured.latency else [],
         "environment": environment(),
         "attempts": list(run.attempts),
+        "target": {"name": told.target, "proof": None if proved else told.proof},
+        "proofs": [cell.data() for cell in run.proofs],
     }
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
+from compress import targets
 from compress.bench import latency
 from compress.core.errors import CompressError
 from compress.core.score import Score
+from compress.data import runtime
 from compress.data.fingerprint import Fingerprints
 from compress.evals import suite
 from compress.evals.encode import How
@@ -16,7 +19,6 @@ from compress.gates.outcomes import Census, Measurement, Unmeasured
 from compress.gates.policy import Policy
 from compress.models.tower import Encoder
 from compress.pipeline.options import Options
-from compress.targets import onnxruntime_cpu
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,12 @@ class Measured:
 
     metrics: Mapping[str, Measurement]
     latency: latency.Latency | None
+
+    @property
+    def one_item(self) -> dict[str, float | None]:
+        """Milliseconds of the candidate with one item, by tower."""
+        rows = self.latency.rows if self.latency else ()
+        return {row.tower: median(row.candidate) for row in rows if row.batch == 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +92,8 @@ def _as_planned(encoder: Encoder, staged: Path) -> dict[str, Measurement]:
 
 def _census(encoder: Encoder, staged: Path) -> dict[str, Measurement]:
     try:
-        counted = onnxruntime_cpu.counts(encoder, onnxruntime_cpu.files_of(encoder, staged))
+        target = targets.load(runtime.read(staged).target)
+        counted = target.counts(encoder, target.files_of(encoder, staged))
         return {f"census.{kind}": Census(planned, found) for kind, (planned, found) in counted.items()}
     except Exception as error:  # a file that cannot be opened is a finding, not a crash
         reason = Unmeasured(f"{type(error).__name__}: {error}")

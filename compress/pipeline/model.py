@@ -54,13 +54,18 @@ def tokenizer_file(path: Path) -> bytes:
     return content
 
 
+def export_float(encoder: Encoder, folder: Path) -> None:
+    """Write the float towers that everything is measured against, whatever the target: they run on any CPU."""
+    onnxruntime_cpu.export(encoder, folder)
+
+
 def write_reference(encoder: Encoder, cache: Path) -> Path:
     """The float export of an encoder as a folder that runs like an artifact, named by its digest and kept."""
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache, prefix=".new-") as made:
         fresh = Path(made) / "reference"
         fresh.mkdir()
-        onnxruntime_cpu.export(encoder, fresh)
+        export_float(encoder, fresh)
         kept = cache / manifest.scan(fresh, "reference").subject[:16]
         if kept.is_dir() and manifest.scan(kept, "reference").subject[:16] != kept.name:
             kept.rename(Path(made) / "damaged")

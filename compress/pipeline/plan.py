@@ -18,7 +18,7 @@ from compress.data.child import peak_memory
 from compress.gates.policy import load_policy
 from compress.models.graph import parameter_count
 from compress.models.tower import Encoder, Site, Tower
-from compress.models.treatment import BlockWeights, StaticInt8
+from compress.models.treatment import BlockWeights, Float16, StaticFloat8, StaticInt8
 from compress.pipeline import demand, model, provenance
 from compress.pipeline.calibration import BATCH, Calibration
 from compress.pipeline.demand import GateDemand, TaskDemand
@@ -28,6 +28,7 @@ from compress.pipeline.run import policy_file, target_of
 from compress.recipe.schema import Recipe, Step
 from compress.recipe.sources import DataSource
 from compress.steps.step import Context, Feeds, SiteReport
+from compress.targets import Target
 
 TRAINS = "distill."
 """Steps that train: they would take their time here as well, and change no shape."""
@@ -109,14 +110,14 @@ class Plan:
 def plan(recipe: Recipe, file: Path, options: Options) -> Plan:
     """What `run` would do with a recipe. Raises UsageError for a model, target or policy that is not there."""
     policy = load_policy(policy_file(recipe, file)) if recipe.gated else None
-    target: Any = target_of(recipe)
+    target = target_of(recipe)
     tasks = demand.tasks_of(policy, recipe.seed) if policy else ()
     refused = [_refusal(error) for error in demand.unmeasurable(policy)] if policy else []
     encoder = model.load(recipe.model, file, options.offline, options.data_roots)
     with tempfile.TemporaryDirectory() as scratch:
         reference, candidate = Path(scratch) / "reference", Path(scratch) / "candidate"
         reference.mkdir()
-        target.export(encoder, reference)
+        model.export_float(encoder, reference)
         parameters = {kind: parameter_count(tower.graph) for kind, tower in encoder.towers.items()}
         steps = tuple(_rehearse(recipe, encoder, reference, options, refused))
         refused += _export(target, encoder, candidate)
@@ -182,11 +183,15 @@ def _planned(row: SiteReport, site: Site | None, tower: Tower) -> Planned:
             return Planned(row.tower, row.site, row.role, shape, words, held.bits, held.block, padding)
         case StaticInt8():
             return Planned(row.tower, row.site, row.role, shape, "int8 static, a scale per output", 8)
+        case StaticFloat8():
+            return Planned(row.tower, row.site, row.role, shape, "fp8 static, a scale per output", 8)
+        case Float16():
+            return Planned(row.tower, row.site, row.role, shape, "fp16", 16)
         case _:
             return Planned(row.tower, row.site, row.role, shape, row.treatment)
 
 
-def _export(target: Any, encoder: Encoder, folder: Path) -> Iterator[Refusal]:
+def _export(target: Target, encoder: Encoder, folder: Path) -> Iterator[Refusal]:
     """Write the treated towers; a site that the target refuses is noted, left in float, and the rest written again."""
     while True:
         shutil.rmtree(folder, ignore_errors=True)

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from compress import targets
 from compress.artifact import layout, signing
 from compress.artifact.staging import Staging, Store
+from compress.bench import proof
 from compress.core import names
 from compress.core.errors import UsageError
 from compress.data.items import Items
@@ -26,8 +28,7 @@ from compress.recipe.schema import Recipe
 from compress.recipe.sources import NamedModel, OnnxModel, TokenizerText, place
 from compress.report.document import Document
 from compress.steps.step import Context, StepReport
-
-TARGETS = "compress.targets"
+from compress.targets import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +46,13 @@ def run(recipe: Recipe, file: Path, options: Options) -> Result:
         raise UsageError("there is nothing to waive: the recipe says `policy: none`", "--waivers")
     told = portable(recipe)
     target = target_of(recipe)
+    target.ready()
     with Store(options.output).stage(recipe.name) as staging:
         encoder = model.load(recipe.model, file, options.offline, options.data_roots)
         reference = model.write_reference(encoder, options.cache / "reference")
         data = provenance.load(recipe, options.data_roots, options.progress)
         steps = apply_steps(recipe, encoder, reference, data, options)
-        target.export(encoder, staging.folder)  # type: ignore[attr-defined]
+        target.export(encoder, staging.folder)
         _write_recipe(staging, told, policy_file(recipe, file) if recipe.gated else None)
         digest = staging.scan().subject
         measured = None
@@ -59,7 +61,8 @@ def run(recipe: Recipe, file: Path, options: Options) -> Result:
             measured = measure(policy, subject, recipe.seed, options)
         verdict = waive(decide(policy, measured.metrics, digest), options.waivers) if policy and measured else None
         attempts = ledger.record(options.output, policy, verdict, recipe.name) if policy and verdict else ()
-        done = evidence.Run(told, encoder, reference, steps, verdict, measured, attempts, options.waivers)
+        proofs = proof.matrix(staging.folder, measured.one_item, options.progress) if measured else ()
+        done = evidence.Run(told, encoder, reference, steps, verdict, measured, attempts, options.waivers, proofs)
         report = evidence.write(staging, done, digest)
         if options.signing is not None:
             signing.sign(staging, options.signing)
@@ -68,11 +71,17 @@ def run(recipe: Recipe, file: Path, options: Options) -> Result:
         return Result(settled, report)
 
 
-def target_of(recipe: Recipe) -> object:
-    """The module of the recipe's target."""
+def target_of(recipe: Recipe) -> Target:
+    """The recipe's target. Raises UsageError where a step's method says that it serves others only."""
     if len(recipe.targets) > 1:
         raise UsageError("an artifact is made for one target", "targets", "write a recipe for each")
-    return names.load(TARGETS, recipe.targets[0].replace("-", "_"))
+    target = recipe.targets[0]
+    for at, step in enumerate(recipe.steps):
+        known = getattr(names.load("compress.steps", step.use), "TARGETS", (target,))
+        if target not in known:
+            hint = f"use target {' or '.join(known)}, or another method"
+            raise UsageError(f"{target} cannot compute with what {step.use} makes", f"steps[{at}].use", hint)
+    return targets.load(target)
 
 
 def apply_steps(

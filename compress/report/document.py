@@ -218,6 +218,27 @@ class Attempts(_Part):
     candidates: int
 
 
+class Target(_Part):
+    """The runtime it was made for. `proof` is `linted-only` where it was measured on another one."""
+
+    name: Text | None = None
+    proof: Text | None = None
+
+
+class Proof(_Part):
+    """One tower on one provider of one runtime, None where that was not measured."""
+
+    file: Text = ""
+    tower: Text = ""
+    runtime: Text = ""
+    provider: Text = ""
+    loaded: bool | None = None
+    ran: bool | None = None
+    parity: Number = None
+    latency_ms: Number = None
+    note: Text = ""
+
+
 class Document(_Part):
     """A whole gate report. `reason` says why there was no policy, where there was none."""
 
@@ -241,6 +262,8 @@ class Document(_Part):
     environment: Environment = Environment()
     attempts: tuple[Attempts, ...] | None = None
     waivers: Waivers | None = None
+    target: Target = Target()
+    proofs: tuple[Proof, ...] = ()
 
     @model_validator(mode="after")
     def _passed_means_passed(self) -> Document:

@@ -64,6 +64,7 @@ def _facts(report: Document, files: Mapping[str, int]) -> Table:
     model = (report.model.source, report.model.revision, report.model.architecture)
     facts = {
         "model": " ".join(each for each in model if each) or "not recorded",
+        "target": " ".join(each for each in (report.target.name, report.target.proof) if each) or "not recorded",
         "steps": ", ".join(each.use for each in report.steps) or "not recorded",
         "recipe": " ".join(each for each in (report.recipe.name, report.recipe.digest) if each) or "not recorded",
         "policy": " ".join(each for each in (report.policy.name, report.policy.digest) if each) or "none",

@@ -13,6 +13,12 @@ NOT_MEASURED: Final = "not measured"
 SIGNS: Final = {"at_least": "≥", "at_most": "≤", "census": "≤", "non_inferior": "<", "parity": "≥", "worst_slice": "<"}
 """Gate rule -> how the number that is compared has to stand to its limit."""
 
+PROOFS: Final = {
+    "linted-only": "its files keep the rules of that target and were measured as ONNX Runtime computes them on a CPU, "
+    "node by node; no engine was built."
+}
+"""What an artifact that was not measured on its own runtime leaves open."""
+
 Style = Callable[[float | None, int], str]
 """Writes a number with so many decimals."""
 
@@ -26,6 +32,11 @@ def number(value: float | None, digits: int = 4) -> str:
     if abs(value) < 0.5 * 10**-digits:
         return f"{value:.1e}"
     return _fixed(value, max(digits - 2, 0) if abs(value) >= 10 else digits)
+
+
+def answer(value: bool | None) -> str:
+    """Whether something was seen to be so."""
+    return NOT_MEASURED if value is None else ("yes" if value else "no")
 
 
 def share(value: float | None, digits: int = 1) -> str:

@@ -21,6 +21,7 @@ from compress.steps.step import Context
 
 Seen = TypeVar("Seen", bound=Observer)
 _ALONE: Final = "leave it out of this step, or use a method without calibration: quantize.int8_rtn"
+Windows = dict[str, dict[str, list[int]]]
 
 
 def watch(tower: Tower, sites: Sequence[Site], context: Context, observer: type[Seen]) -> dict[str, Seen]:
@@ -29,13 +30,23 @@ def watch(tower: Tower, sites: Sequence[Site], context: Context, observer: type[
     Sites that are fed by the same value share one observer, which saw every batch once. A product is shown the rows
     (..., in) that it multiplies; a convolution its patches, (batch, patches, in), channels first as in its weight.
     """
+    feeding = {node.name: node.input[0] for node in tower.graph.graph.node}
+    source = {site.name: feeding[site.node] for site in sites}
+    seen = watch_values(tower, sorted(set(source.values())), context, observer, _windows(tower, sites))
+    return {name: seen[value] for name, value in source.items()}
+
+
+def watch_values(
+    tower: Tower, values: Sequence[str], context: Context, observer: type[Seen], windows: Windows | None = None
+) -> dict[str, Seen]:
+    """Run the calibration data; returns the observer of each float value of the graph, by its name.
+
+    Values named in `windows` are shown as the patches that a convolution makes of them.
+    """
     if context.feeds is None:
         raise UsageError(
             "this step needs calibration data", "data.calibration", "add data: {calibration: {source: ...}}"
         )
-    feeding = {node.name: node.input[0] for node in tower.graph.graph.node}
-    source = {site.name: feeding[site.node] for site in sites}
-    values = sorted(set(source.values()))
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         feeds = _stored(tower, context, folder)
@@ -44,18 +55,17 @@ def watch(tower: Tower, sites: Sequence[Site], context: Context, observer: type[
             "graph": str(folder / "graph.onnx"),
             "tower": tower.kind,
             "inputs": list(tower.inputs),
-            "values": values,
-            "windows": _windows(tower, sites),
+            "values": list(values),
+            "windows": windows or {},
             "feeds": feeds,
             "observer": f"{observer.__module__}:{observer.__qualname__}",
             "out": made,
         }
         child.run("compress.steps.observer", request, Limits.of_machine(), context.progress, f"calibrate {tower.kind}")
-        seen = {value: _read(observer, folder / f"{at}.npz") for at, value in enumerate(values)}
-    return {name: seen[value] for name, value in source.items()}
+        return {value: _read(observer, folder / f"{at}.npz") for at, value in enumerate(values)}
 
 
-def _windows(tower: Tower, sites: Sequence[Site]) -> dict[str, dict[str, list[int]]]:
+def _windows(tower: Tower, sites: Sequence[Site]) -> Windows:
     """For values that feed convolutions: kernel, strides and pads, by which they are cut into patches."""
     nodes = {node.name: node for node in tower.graph.graph.node}
     made: dict[str, dict[str, list[int]]] = {}

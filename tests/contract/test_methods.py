@@ -8,14 +8,17 @@ import pytest
 import tiny_towers
 from pydantic import ValidationError
 
+from compress import targets
 from compress.core import names
 from compress.core.errors import UsageError
-from compress.models.treatment import BlockWeights, StaticInt8
+from compress.data.session import Encoder
+from compress.models.treatment import BlockWeights, Float16, StaticFloat8, StaticInt8
 from compress.recipe.steps import StepSpec
 from compress.steps import method_names, spec_of
+from compress.steps.quantize._float8 import decoded
 from compress.steps.step import Context
-from compress.targets import onnxruntime_cpu
-from compress.targets.graph.emitter import emit, weight_matrix
+from compress.targets.graph import emitter, standard
+from compress.targets.graph.emitter import weight_matrix
 from compress.targets.graph.session import open_session
 
 METHODS = method_names()
@@ -44,9 +47,23 @@ def applied(method, encoder, spec=None, seed=0):
     return method.apply(encoder, spec or example(method), Context(tiny_towers.feeds, seed=seed))
 
 
+def target_of(method):
+    """The first target that a method serves."""
+    return targets.load(getattr(method, "TARGETS", ("onnxruntime-cpu",))[0])
+
+
+def restored(held):
+    """The weight that a treatment stands for."""
+    if isinstance(held, StaticFloat8):
+        return decoded(held.codes) * held.scales[:, None]
+    return held.codes * held.scales[:, None] if isinstance(held, StaticInt8) else held.dequantized()
+
+
 def changed(encoder):
     """Names of the sites whose weight is another in the emitted graph."""
     names_of = set()
+    held = [each for tower in encoder.towers.values() for each in tower.treatments.values()]
+    emit = standard.emit if any(isinstance(each, StaticFloat8) for each in held) else emitter.emit
     for kind, tower in encoder.towers.items():
         held = {tensor.name for tensor in emit(tower).graph.initializer}
         names_of |= {(kind, site.name) for site in tower.sites if site.weight not in held}
@@ -99,13 +116,12 @@ def test_its_numbers_are_those_of_the_weights(method, tiny_encoder):
         tower = tiny_encoder.towers[row.tower]
         site, held = tower.site(row.site), tower.treatments[row.site]
         weight = weight_matrix(tower, site)
-        restored = held.dequantized() if isinstance(held, BlockWeights) else held.codes * held.scales[:, None]
-        assert row.error == pytest.approx(np.linalg.norm(restored - weight) / np.linalg.norm(weight), rel=1e-4)
+        assert row.error == pytest.approx(np.linalg.norm(restored(held) - weight) / np.linalg.norm(weight), rel=1e-4)
         assert 0 < row.error < 0.3
         assert row.role == site.role
         assert row.bytes_before == weight.nbytes == 4 * np.prod(site.shape)
         assert row.bytes_after < row.bytes_before
-        assert isinstance(held, BlockWeights | StaticInt8)
+        assert isinstance(held, BlockWeights | Float16 | StaticFloat8 | StaticInt8)
 
 
 def test_only_the_selected(method, tiny_encoder):
@@ -127,7 +143,7 @@ def test_the_same_seed_gives_the_same_bytes(method, pair, tmp_path):
         applied(method, encoder, seed=7)
         out = tmp_path / f"out{at}"
         out.mkdir()
-        files = onnxruntime_cpu.export(encoder, out)
+        files = target_of(method).export(encoder, out)
         digests.append({kind: hashlib.sha256(path.read_bytes()).hexdigest() for kind, path in files.items()})
     assert digests[0] == digests[1]
 
@@ -135,14 +151,16 @@ def test_the_same_seed_gives_the_same_bytes(method, pair, tmp_path):
 def test_it_exports_loads_and_stays_near(method, tiny_encoder, tmp_path):
     reference = {kind: open_session(tower.graph) for kind, tower in tiny_encoder.towers.items()}
     applied(method, tiny_encoder)
-    files = onnxruntime_cpu.export(tiny_encoder, tmp_path)
-    for kind, path in files.items():
+    target = target_of(method)
+    files = target.export(tiny_encoder, tmp_path)
+    opened = Encoder(tmp_path)  # as the gates open it
+    for kind in files:
         tower, (feed,) = tiny_encoder.towers[kind], tiny_towers.feeds(kind, 1)
-        (got,), (expected,) = open_session(path).run(None, feed), reference[kind].run(None, feed)
+        got, (expected,) = getattr(opened, kind).encode(feed), reference[kind].run(None, feed)
         assert got.shape == expected.shape
         assert (got * expected).sum(1).min() > 0.9, "rounding is not allowed to turn an embedding around"
         assert (got != expected).any() == bool(tower.treatments)
-    for planned, found in onnxruntime_cpu.counts(tiny_encoder, files).values():
+    for planned, found in target.counts(tiny_encoder, files).values():
         assert planned == found
 
 

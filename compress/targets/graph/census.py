@@ -11,10 +11,11 @@ from onnx import helper
 
 from compress.models.graph import initializers
 from compress.models.tower import Tower
-from compress.models.treatment import BlockWeights, StaticInt8
+from compress.models.treatment import BlockWeights, Float16, StaticFloat8, StaticInt8
 from compress.targets.graph.emitter import grid
 
 _FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
+_INTEGERS = {onnx.TensorProto.UINT8, onnx.TensorProto.INT8, onnx.TensorProto.INT4}
 
 
 def planned(tower: Tower) -> dict[str, str]:
@@ -29,6 +30,10 @@ def planned(tower: Tower) -> dict[str, str]:
             counts[_blocks("table" if table else "kernel" if kernel else "product", held.bits, held.block)] += 1
         elif isinstance(held, StaticInt8):
             counts["int8 static product"] += 1
+        elif isinstance(held, StaticFloat8):
+            counts["fp8 static product"] += 1
+        elif isinstance(held, Float16):
+            counts["fp16 table" if table else "fp16 product"] += 1
         else:
             counts["float table" if table else "float product"] += 1
     return {name: str(count) for name, count in sorted(counts.items())}
@@ -53,6 +58,10 @@ def found(model: onnx.ModelProto, tower: Tower) -> dict[str, str]:
             counts[held] += 1
         elif node.op_type == "MatMul" and _is_static_int8(node, makers, tensors):
             counts["int8 static product"] += 1
+        elif node.op_type == "MatMul" and _is_half(node.input[1], makers, tensors, untreated):
+            counts["fp16 product"] += 1
+        elif node.op_type == "Gather" and _is_half(node.input[0], makers, tensors, untreated):
+            counts["fp16 table"] += 1
         elif node.op_type in {"MatMul", "Conv"} and _float_weight(node.input[1], tensors, untreated):
             counts["float product"] += 1
         elif node.op_type == "Gather" and _float_weight(node.input[0], tensors, untreated):
@@ -73,8 +82,10 @@ def parts(model: onnx.ModelProto) -> dict[str, int]:
         size = len(tensor.raw_data) or tensor.ByteSize()
         if tensor.data_type in _FLOATS:
             sums["scales" if tensor.name in scales else "float weights"] += size
-        elif tensor.data_type in {onnx.TensorProto.UINT8, onnx.TensorProto.INT8}:
+        elif tensor.data_type in _INTEGERS:
             sums["integer weights"] += size
+        elif tensor.data_type == onnx.TensorProto.FLOAT8E4M3FN:
+            sums["8-bit float weights"] += size
         else:
             sums["graph"] += size
     sums["graph"] += model.ByteSize() - sum(sums.values())
@@ -140,6 +151,19 @@ def _is_static_int8(
         and signed.data_type == onnx.TensorProto.INT8
         and zero is not None
         and zero.data_type == onnx.TensorProto.UINT8
+    )
+
+
+def _is_half(
+    name: str, makers: Mapping[str, onnx.NodeProto], tensors: Mapping[str, onnx.TensorProto], sites: set[str]
+) -> bool:
+    """Whether a value is a site's weight in half precision, read directly or cast to float."""
+    maker = makers.get(name)
+    stored = tensors.get(maker.input[0] if maker is not None and maker.op_type == "Cast" else name)
+    return (
+        stored is not None
+        and stored.data_type == onnx.TensorProto.FLOAT16
+        and stored.name.removesuffix("_fp16") in sites
     )
 
 

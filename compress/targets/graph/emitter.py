@@ -14,16 +14,21 @@ from onnx import helper, numpy_helper
 from compress.core.errors import UsageError
 from compress.models.graph import array, drop_unused, initializers
 from compress.models.tower import Site, Tower
-from compress.models.treatment import BlockWeights, StaticInt8, Treatment
+from compress.models.treatment import BlockWeights, Float16, StaticFloat8, StaticInt8, Treatment
 
 CONTRIB = "com.microsoft"
 
 
 def emit(tower: Tower) -> onnx.ModelProto:
     """The tower's graph with every treated site replaced, for ONNX Runtime on a CPU."""
+    return rewritten(tower, Rewriter)
+
+
+def rewritten(tower: Tower, dialect: type[Rewriter]) -> onnx.ModelProto:
+    """The tower's graph with every treated site replaced in the operators of a dialect."""
     model = onnx.ModelProto()
     model.CopyFrom(tower.graph)
-    rewriter = _Rewriter(model)
+    rewriter = dialect(model)
     sites = {site.node: site for site in tower.sites if site.name in tower.treatments}
     nodes = list(model.graph.node)
     del model.graph.node[:]
@@ -43,8 +48,11 @@ def emit(tower: Tower) -> onnx.ModelProto:
 
 
 @dataclass(slots=True)
-class _Rewriter:
-    """Appends nodes to a graph under construction; shares the quantized form of a value among its readers."""
+class Rewriter:
+    """Appends nodes to a graph under construction; shares the quantized form of a value among its readers.
+
+    What it writes is the dialect of ONNX Runtime's CPU kernels; another one overrides `product` and `table`.
+    """
 
     model: onnx.ModelProto
     tensors: dict[str, onnx.TensorProto] = field(default_factory=dict)
@@ -66,14 +74,13 @@ class _Rewriter:
 
     def replace(self, node: onnx.NodeProto, site: Site, treatment: Treatment) -> None:
         """Emit what a treated site becomes."""
-        product = self._product(site, treatment)
         output = node.output[0]
         if node.op_type == "MatMul":
-            product(node.input[0], output)
-        elif node.op_type == "Gather" and isinstance(treatment, BlockWeights):
-            self._gather(node, site, treatment)
+            self.product(site, treatment)(node.input[0], output)
+        elif node.op_type == "Gather":
+            self.table(node, site, treatment)
         elif node.op_type == "Conv" and (rows_columns := grid(self.model, node, site)) is not None:
-            self._patchify(node, site, rows_columns, product)
+            self._patchify(node, site, rows_columns, self.product(site, treatment))
         elif node.op_type == "Conv" and isinstance(treatment, BlockWeights):
             self._convolution(node, site, treatment)
         elif node.op_type == "Conv":
@@ -83,13 +90,34 @@ class _Rewriter:
                 f"leave {site.role} out of this step, or round its weights alone: quantize.int8_rtn",
             )
         else:
-            raise UsageError(f"{type(treatment).__name__} cannot be applied to {node.op_type}", site.name)
+            raise refusal(site, treatment)
 
-    def _product(self, site: Site, treatment: Treatment) -> Callable[[str, str], None]:
+    def product(self, site: Site, treatment: Treatment) -> Callable[[str, str], None]:
         """A function that emits the treated matrix product from a value to a value."""
         if isinstance(treatment, StaticInt8):
             return lambda value, output: self._static_int8(site, treatment, value, output)
+        if isinstance(treatment, Float16):
+            return lambda value, output: self._half(site, treatment, value, output)
+        if not isinstance(treatment, BlockWeights):
+            raise refusal(site, treatment)
         return lambda value, output: self._matmul_nbits(site, treatment, value, output)
+
+    def table(self, node: onnx.NodeProto, site: Site, treatment: Treatment) -> None:
+        """Emit a treated table and what reads its rows."""
+        if isinstance(treatment, BlockWeights):
+            self._gather(node, site, treatment)
+        elif isinstance(treatment, Float16):
+            table = self.weight(f"{site.weight}_fp16", treatment.values)
+            rows = self.node("Gather", [table, node.input[1]], f"{node.output[0]}_fp16")
+            self.node("Cast", [rows], node.output[0], to=onnx.TensorProto.FLOAT)
+        else:
+            raise refusal(site, treatment)
+
+    def _half(self, site: Site, held: Float16, value: str, output: str) -> None:
+        """Stored in half the bytes; this runtime has no product in half precision on most CPUs."""
+        stored = self.weight(f"{site.weight}_fp16", held.values.T)
+        weight = self.node("Cast", [stored], f"{output}_weight", to=onnx.TensorProto.FLOAT)
+        self.node("MatMul", [value, weight], output)
 
     def _matmul_nbits(self, site: Site, held: BlockWeights, value: str, output: str) -> None:
         names = [value, self.weight(f"{site.weight}_q", packed(held.codes, held.bits))]
@@ -204,6 +232,14 @@ def grid(model: onnx.ModelProto, node: onnx.NodeProto, site: Site) -> tuple[int,
     if not patches_apart(node, kernel) or 0 in side or any(np.mod(side, kernel)):
         return None
     return side[0] // kernel[0], side[1] // kernel[1]
+
+
+def refusal(site: Site, treatment: Treatment) -> UsageError:
+    """What to say of a treatment that a target has no operator for."""
+    named = type(treatment).__name__
+    if isinstance(treatment, StaticFloat8):
+        return UsageError(f"{named} runs on no such target", site.name, "use target tensorrt, or quantize.int8_static")
+    return UsageError(f"{named} cannot be applied to {site.op}", site.name, "leave it out of this step")
 
 
 def patches_apart(node: onnx.NodeProto, kernel: list[int]) -> bool:

@@ -30,12 +30,7 @@ def open_session(model: onnx.ModelProto | Path, providers: Sequence[str] = CPU) 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     source = str(model) if isinstance(model, Path) else model.SerializeToString()
-    missing = [name for name in providers if name not in onnxruntime.get_available_providers()]
-    if missing:
-        raise EnvironmentFailure(
-            f"ONNX Runtime has no {', '.join(missing)}",
-            hint=f"this build offers {', '.join(onnxruntime.get_available_providers())}",
-        )
+    require(providers)
     try:
         session = onnxruntime.InferenceSession(source, options, providers=list(providers))
     except Exception as error:  # onnxruntime raises a dozen unrelated classes
@@ -45,6 +40,16 @@ def open_session(model: onnx.ModelProto | Path, providers: Sequence[str] = CPU) 
             f"asked for {', '.join(providers)}, ONNX Runtime runs {', '.join(session.get_providers())}"
         )
     return session
+
+
+def require(providers: Sequence[str], hint: str = "") -> None:
+    """Raise EnvironmentFailure where ONNX Runtime lacks one of the providers."""
+    import onnxruntime
+
+    missing = [name for name in providers if name not in onnxruntime.get_available_providers()]
+    if missing:
+        offered = f"this build offers {', '.join(onnxruntime.get_available_providers())}"
+        raise EnvironmentFailure(f"ONNX Runtime has no {', '.join(missing)}", hint=hint or offered)
 
 
 def run(

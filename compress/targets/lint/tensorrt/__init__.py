@@ -1,0 +1,1 @@
+"""What TensorRT's strongly typed networks and its ONNX parser want (NVIDIA's documentation of both)."""
