@@ -88,5 +88,6 @@ def _fetched(out: Path, name: str, result: Mapping[str, Any]) -> Embeddings | Un
     told = result["jobs"][name]
     if "error" in told:
         return Unmeasured(told["error"])
-    images, texts = (np.load(out / f"{name}.{kind}.npy", allow_pickle=False) for kind in ("images", "texts"))
-    return Embeddings(images, texts, result["logit_scale"], told["batch_cosine"])
+    kinds = ("images", "texts", "tokens") if told["grid"] else ("images", "texts")
+    images, texts, *tokens = (np.load(out / f"{name}.{kind}.npy", allow_pickle=False) for kind in kinds)
+    return Embeddings(images, texts, result["logit_scale"], told["batch_cosine"], *tokens, grid=told["grid"])

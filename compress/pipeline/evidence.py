@@ -30,7 +30,9 @@ from compress.report.document import Document
 from compress.steps.step import StepReport
 from compress.targets.graph import census
 
-PACKAGES: Final = ("numpy", "onnx", "onnxruntime", "torch", "transformers", "pillow", "scipy")
+PACKAGES: Final = (
+    "numpy", "onnx", "onnxruntime", "torch", "transformers", "pillow", "scipy", "scikit-learn", "pymilvus", "milvus-lite",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
