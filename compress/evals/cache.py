@@ -66,8 +66,10 @@ def load(cache: Path, key: str) -> Embeddings | None:
 def store(cache: Path, key: str, embeddings: Embeddings) -> None:
     """Store embeddings under a key; the seal is written last, so that half a file is never taken for a whole one."""
     held = io.BytesIO()
-    tokens = {} if embeddings.tokens is None else {"tokens": embeddings.tokens}
-    np.savez(held, images=embeddings.images, texts=embeddings.texts, **tokens)
+    arrays = {"images": embeddings.images, "texts": embeddings.texts}
+    if embeddings.tokens is not None:
+        arrays["tokens"] = embeddings.tokens
+    np.savez(held, allow_pickle=False, **arrays)
     seal = {
         "sha256": digest.of_bytes(held.getvalue()),
         "logit_scale": embeddings.logit_scale,

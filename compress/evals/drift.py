@@ -40,10 +40,15 @@ class Answers:
         made[np.arange(len(bins)), bins] = self.right - self.confidence
         return made
 
+    def kept(self, which: NDArray[np.bool_]) -> Rows:
+        """The gaps of some items, 0 for the others."""
+        made: Rows = np.where(which[:, None], self.gaps, 0.0)
+        return made
+
 
 def answers(similarities: Rows, scale: float, labels: NDArray[np.int64]) -> Answers:
     """What a model answers: similarities (n, classes), its logit scale, and the true classes."""
-    finite = np.isfinite(similarities).all(axis=1)
+    finite: NDArray[np.bool_] = np.isfinite(similarities).all(axis=1)
     safe = np.where(finite[:, None], similarities, 0.0)
     answered = finite & (strictly_best(safe, safe.argmax(axis=1)) > 0)
     logits = scale * (safe - safe.max(axis=1, keepdims=True))
@@ -66,7 +71,7 @@ def calibration_drift(before: Answers, after: Answers) -> Score:
     """How much the calibration error changes, up or down; an item without an answer counts as a change of 1."""
     n, sound = len(before.right), before.answered & after.answered
     lost = 1 - float(sound.mean())
-    old, new = (each.gaps * sound[:, None] for each in (before, after))
+    old, new = before.kept(sound), after.kept(sound)
 
     def change(weights: Rows) -> Rows:
         made: Rows = (np.abs(weights @ new).sum(axis=1) - np.abs(weights @ old).sum(axis=1)) / n
@@ -94,7 +99,7 @@ def rank_correlations(before: Rows, after: Rows) -> Rows:
     """
     from scipy.stats import rankdata
 
-    sound = np.isfinite(before).all(axis=1) & np.isfinite(after).all(axis=1)
+    sound: NDArray[np.bool_] = np.isfinite(before).all(axis=1) & np.isfinite(after).all(axis=1)
     ranks = []
     for scores in (before, after):
         rounded = np.round(np.where(sound[:, None], scores, 0.0) / TIE)

@@ -25,6 +25,11 @@ _SECONDS: Final = 900.0
 Ids = NDArray[np.int64]
 """Places in the gallery (queries, limit), nearest first; -1 where there are no more."""
 
+Found = list[Ids]
+"""Of each set of queries."""
+
+Vectors = NDArray[np.float32]
+
 
 def name() -> str:
     """Which index answers here: the database with its version, or `exact`."""
@@ -35,49 +40,52 @@ def name() -> str:
     return f"milvus-lite {versions[1]}"
 
 
-def neighbours(gallery: Rows, queries: Sequence[Rows], limit: int, index: str | None = None) -> list[Ids]:
-    """The `limit` nearest gallery rows of every query, for several sets of queries.
+def neighbours(galleries: Sequence[Rows], queries: Sequence[Rows], limit: int, index: str | None = None) -> list[Found]:
+    """For every gallery the `limit` nearest rows of every query, for several sets of queries; rows are unit vectors.
 
-    Rows are unit vectors. What is not finite is neither stored nor asked for: a database takes no NaN. The database
-    runs in a child process; raises CompressError where that dies, rather than answering from another index.
+    A gallery with a row that is not finite is no index, and nothing is found in it: a database refuses such rows. A
+    query that is not finite finds nothing either. The database runs in a child process; raises CompressError where
+    that dies, rather than answering from another index.
     """
-    stored = np.flatnonzero(np.isfinite(gallery).all(axis=1))
+    made = [[np.full((len(each), limit), -1, np.int64) for each in queries] for _ in galleries]
+    sound = [at for at, rows in enumerate(galleries) if len(rows) and np.isfinite(rows).all()]
     asked = [np.flatnonzero(np.isfinite(each).all(axis=1)) for each in queries]
-    limit = min(limit, len(stored))
+    stored = [np.ascontiguousarray(galleries[at], np.float32) for at in sound]
     parts = [np.ascontiguousarray(each[rows], np.float32) for each, rows in zip(queries, asked, strict=True)]
-    made = [np.full((len(each), max(limit, 1)), -1, np.int64) for each in queries]
-    if limit:
-        kept = np.ascontiguousarray(gallery[stored], np.float32)
+    if sound and any(map(len, parts)):
         search = exact if (index or name()) == EXACT else database
-        for ids, rows, found in zip(made, asked, search(kept, parts, limit), strict=True):
-            ids[rows] = np.where(found < 0, -1, stored[found])
+        for at, found in zip(sound, search(stored, parts, limit), strict=True):
+            for ids, rows, near in zip(made[at], asked, found, strict=True):
+                ids[rows, : near.shape[1]] = near
     return made
 
 
-def exact(gallery: NDArray[np.float32], queries: Sequence[NDArray[np.float32]], limit: int) -> list[Ids]:
+def exact(galleries: Sequence[Vectors], queries: Sequence[Vectors], limit: int) -> list[Found]:
     """Every similarity computed; of equal ones the earlier row comes first."""
-    rows = gallery.astype(np.float64)
-    found = []
-    for each in queries:
-        parts = [np.empty((0, limit), np.int64)]
-        for at in range(0, len(each), _CHUNK):
-            scores = similarities(each[at : at + _CHUNK].astype(np.float64), rows)
-            parts.append(np.argsort(-scores, axis=1, kind="stable")[:, :limit])
-        found.append(np.concatenate(parts))
-    return found
+    return [[_nearest(rows.astype(np.float64), each, limit) for each in queries] for rows in galleries]
 
 
-def database(gallery: NDArray[np.float32], queries: Sequence[NDArray[np.float32]], limit: int) -> list[Ids]:
-    """The same from Milvus Lite with a flat index, in a child process."""
+def _nearest(gallery: Rows, queries: Vectors, limit: int) -> Ids:
+    parts = [np.empty((0, min(limit, len(gallery))), np.int64)]
+    for at in range(0, len(queries), _CHUNK):
+        scores = similarities(queries[at : at + _CHUNK].astype(np.float64), gallery)
+        parts.append(np.argsort(-scores, axis=1, kind="stable")[:, :limit])
+    return np.concatenate(parts)
+
+
+def database(galleries: Sequence[Vectors], queries: Sequence[Vectors], limit: int) -> list[Found]:
+    """The same from Milvus Lite with flat indexes, in a child process."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        np.save(folder / "gallery.npy", gallery)
-        for at, each in enumerate(queries):
-            np.save(folder / f"queries-{at}.npy", each)
-        request = {"folder": place, "sets": len(queries), "limit": limit}
-        limits = Limits.of_machine(_SECONDS)
-        child.run(WORKER, request, limits, Silent(), "searching in the vector database")
-        return [np.load(folder / f"found-{at}.npy", allow_pickle=False) for at in range(len(queries))]
+        for kind, arrays in (("gallery", galleries), ("queries", queries)):
+            for at, each in enumerate(arrays):
+                np.save(folder / f"{kind}-{at}.npy", each)
+        request = {"folder": place, "galleries": len(galleries), "sets": len(queries), "limit": limit}
+        child.run(WORKER, request, Limits.of_machine(_SECONDS), Silent(), "searching in the vector database")
+        return [
+            [np.load(folder / f"found-{held}-{at}.npy", allow_pickle=False) for at in range(len(queries))]
+            for held in range(len(galleries))
+        ]
 
 
 def reach(positive: NDArray[np.bool_], k: int) -> int:
@@ -89,10 +97,8 @@ def recall(gallery: Rows, queries: Rows, ids: Ids, positive: NDArray[np.bool_], 
     """1.0 for each query with fewer than k wrong items at or above its best true one, as `ranking.hits` counts.
 
     `ids` are at least `reach` neighbours. They are scored again in float64, so that how an index breaks ties cannot
-    matter. A gallery row that is no vector might be anywhere, and counts as ahead of every query it is wrong for.
+    matter.
     """
-    broken = ~np.isfinite(gallery).all(axis=1)
-    lost = (~positive[:, broken]).sum(axis=1)
     right = [np.empty(0)]
     for at in range(0, len(queries), _CHUNK):
         near = ids[at : at + _CHUNK]
@@ -101,6 +107,6 @@ def recall(gallery: Rows, queries: Rows, ids: Ids, positive: NDArray[np.bool_], 
         scores = np.where((near >= 0) & np.isfinite(scores), scores, -np.inf)
         true = np.take_along_axis(positive[at : at + _CHUNK], near, axis=1) & (near >= 0)
         best = np.where(true, scores, -np.inf).max(axis=1)
-        ahead = ((near >= 0) & ~true & ~(scores < best[:, None] - TIE)).sum(axis=1) + lost[at : at + _CHUNK]
+        ahead = ((near >= 0) & ~true & ~(scores < best[:, None] - TIE)).sum(axis=1)
         right.append((np.isfinite(best) & (ahead < k)).astype(np.float64))
     return np.concatenate(right)

@@ -31,7 +31,8 @@ from compress.steps.step import StepReport
 from compress.targets.graph import census
 
 PACKAGES: Final = (
-    "numpy", "onnx", "onnxruntime", "torch", "transformers", "pillow", "scipy", "scikit-learn", "pymilvus", "milvus-lite",
+    "numpy", "onnx", "onnxruntime", "torch", "transformers", "pillow", "scipy", "scikit-learn",
+    "pymilvus", "milvus-lite",
 )  # fmt: skip
 
 

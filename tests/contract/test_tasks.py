@@ -10,6 +10,7 @@ from compress.core import names
 from compress.core.errors import DocumentError
 from compress.core.score import Score
 from compress.data.items import Request
+from compress.evals import index
 from compress.evals import task as tasks
 from compress.evals.task import Embeddings
 from compress.gates.outcomes import Outcomes
@@ -36,6 +37,12 @@ def roots(tmp_path_factory):
     return (root,)
 
 
+@pytest.fixture(autouse=True)
+def exact(monkeypatch):
+    """No vector database: it takes a second to start, and tests/unit/evals/test_index.py holds it against this one."""
+    monkeypatch.setattr(index, "name", lambda: index.EXACT)
+
+
 def good(data):
     """A model that is right: an image is at the sum of its true texts, and texts stand alone."""
     rng = np.random.default_rng(0)
@@ -45,7 +52,7 @@ def good(data):
     tokens = None
     if "candidates" in data.arrays:
         images += texts[data.arrays["candidates"][:, 0]]
-    elif "labels" in data.arrays:
+    elif "prompts" in data.arrays:
         images += texts[data.arrays["prompts"][data.arrays["labels"]]].sum(axis=1)
     elif "pairs" in data.arrays:
         np.add.at(images, data.arrays["pairs"][:, 0], texts[data.arrays["pairs"][:, 1]])

@@ -84,8 +84,9 @@ def _right(
     made = {}
     limit = max(index.reach(search.positive, max(KS)) for search in searches.values())
     asked = [(kind, model) for kind in searches for model in (0, 1)]
-    for held, (gallery, _) in enumerate(vectors):
-        found = index.neighbours(gallery, [vectors[model][1][kind] for kind, model in asked], limit)
+    galleries = [gallery for gallery, _ in vectors]
+    every = index.neighbours(galleries, [vectors[model][1][kind] for kind, model in asked], limit)
+    for held, (gallery, found) in enumerate(zip(galleries, every, strict=True)):
         for (kind, model), ids in zip(asked, found, strict=True):
             for k in KS:
                 queries, positive = vectors[model][1][kind], searches[kind].positive

@@ -105,26 +105,26 @@ def measure(data: TaskData, reference: Embeddings, candidate: Embeddings) -> Mea
     """
     old, new = _tokens(reference), _tokens(candidate)
     if (reference.grid, old.shape) != (candidate.grid, new.shape) or data.points is None:
-        said = " and ".join(f"{each.grid}x{each.grid} of {each.tokens.shape[1]}" for each in (reference, candidate)
-                            if each.tokens is not None)  # fmt: skip
-        raise CompressError(f"the towers give different tokens: {said}")
+        said = f"{reference.grid} a side of width {old.shape[1]}, and {candidate.grid} of {new.shape[1]}"
+        raise CompressError(f"the towers give different patch tokens: {said}")
     alone = _alone(data.points, reference.grid)
     labels, learned = data.arrays["labels"], data.arrays["learned"].astype(bool)
     probe = _fitted(old[alone & learned], labels[alone & learned])
     asked = np.flatnonzero(alone & ~learned)
     before, after = (strictly_best(probe.scores(tokens[asked]), labels[asked]) for tokens in (old, new))
     images = data.points[asked, 0]
-    shared = {
-        "items": tuple(f"{data.ids[image]} {place}" for image, place in zip(images, asked, strict=True)),
-        "slices": {name: tuple(each[image] for image in images) for name, each in data.slices.items()},
-        "clusters": tuple(data.ids[image] for image in images),
-    }
     near = cosines(unit(old[asked]), unit(new[asked]))
-    chance = np.bincount(labels[asked]).max() / len(asked)
-    return {
-        "accuracy": Outcomes(reference=before, candidate=after, chance=float(chance), **shared),
-        "token_cosine": Outcomes(reference=np.ones(len(near)), candidate=near, binary=False, **shared),
-    }
+    chance = float(np.bincount(labels[asked]).max() / len(asked))
+    accuracy = Outcomes(
+        items=tuple(f"{data.ids[image]} {place}" for image, place in zip(images, asked, strict=True)),
+        reference=before,
+        candidate=after,
+        slices={name: tuple(each[image] for image in images) for name, each in data.slices.items()},
+        clusters=tuple(data.ids[image] for image in images),
+        chance=chance,
+    )
+    moved = replace(accuracy, reference=np.ones(len(near)), candidate=near, binary=False, chance=0.0)
+    return {"accuracy": accuracy, "token_cosine": moved}
 
 
 def _tokens(model: Embeddings) -> NDArray[np.float32]:

@@ -90,11 +90,11 @@ def measure(data: TaskData, reference: Embeddings, candidate: Embeddings) -> Mea
     labels, prompts = data.arrays["labels"], data.arrays["prompts"]
     old, new = (_scores(model, prompts) for model in (reference, candidate))
     chance = np.bincount(labels).max() / len(labels)
-    right = (strictly_best(scores, labels) for scores in (old, new))
+    right, still = (strictly_best(scores, labels) for scores in (old, new))
     kept = drift.rank_correlations(old, new)
     before, after = drift.answers(old, reference.logit_scale, labels), drift.answers(new, candidate.logit_scale, labels)
     return {
-        "accuracy": Outcomes(data.ids, *right, slices=data.slices, chance=float(chance)),
+        "accuracy": Outcomes(data.ids, right, still, slices=data.slices, chance=float(chance)),
         "ece": drift.calibration_error(after),
         "ece_drift": drift.calibration_drift(before, after),
         "confidence_drift": drift.confidence_drift(before, after),
