@@ -48,7 +48,7 @@ class Answers:
 
 def answers(similarities: Rows, scale: float, labels: NDArray[np.int64]) -> Answers:
     """What a model answers: similarities (n, classes), its logit scale, and the true classes."""
-    finite: NDArray[np.bool_] = np.isfinite(similarities).all(axis=1)
+    finite = np.asarray(np.isfinite(similarities).all(axis=1), np.bool_)
     safe = np.where(finite[:, None], similarities, 0.0)
     answered = finite & (strictly_best(safe, safe.argmax(axis=1)) > 0)
     logits = scale * (safe - safe.max(axis=1, keepdims=True))
@@ -99,7 +99,7 @@ def rank_correlations(before: Rows, after: Rows) -> Rows:
     """
     from scipy.stats import rankdata
 
-    sound: NDArray[np.bool_] = np.isfinite(before).all(axis=1) & np.isfinite(after).all(axis=1)
+    sound = np.asarray(np.isfinite(before).all(axis=1) & np.isfinite(after).all(axis=1), np.bool_)
     ranks = []
     for scores in (before, after):
         rounded = np.round(np.where(sound[:, None], scores, 0.0) / TIE)
