@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-HEAVY = {"torch", "transformers", "onnxruntime", "datasets", "scipy", "matplotlib", "sklearn", "optimum", "accelerate"}
+HEAVY = {"torch", "transformers", "onnxruntime", "datasets", "scipy", "matplotlib", "sklearn", "optimum", "accelerate", "pymilvus"}
 
 
 @pytest.mark.parametrize(
