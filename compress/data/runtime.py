@@ -25,7 +25,8 @@ class TowerFile(Strict):
     """One tower: its ONNX file relative to the artifact, and the names of what goes in and comes out.
 
     `mask` names the input that is 1 on real tokens, `eos` the input that takes the position of the last real token;
-    None where the graph has no such input.
+    None where the graph has no such input. `tokens` names the tensor inside the graph that holds a vector for each
+    patch, which is what a language model behind the tower reads; None where nobody knows it.
     """
 
     file: str
@@ -33,6 +34,7 @@ class TowerFile(Strict):
     output: str
     mask: str | None = None
     eos: str | None = None
+    tokens: str | None = None
 
     @field_validator("file")
     @classmethod

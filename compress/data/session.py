@@ -25,6 +25,7 @@ _LEVELS: Final = {
 _DTYPES: Final = {
     "tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64, "tensor(int32)": np.int32,
 }  # fmt: skip
+_EXTERNAL: Final = "session.model_external_initializers_file_folder_path"
 Array = NDArray[Any]
 
 
@@ -37,6 +38,7 @@ class Encoder:
         vision, text, session = self.runtime.towers.vision, self.runtime.towers.text, self.runtime.session
         self.vision = None if vision is None else Tower(folder, vision, session)
         self.text = None if text is None else Tower(folder, text, session)
+        self.folder = folder
 
     def images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
         """Embeddings of images, (n, D); D is 0 where there is no vision tower, else all numbers of one."""
@@ -78,7 +80,7 @@ class Tower:
 
     def __init__(self, folder: Path, file: TowerFile, session: Session) -> None:
         self.file = file
-        self._session = _open(folder, file.file, session)
+        self._session = open_session(folder, file.file, session)
         self._inputs = {each.name: each for each in self._session.get_inputs()}
         named = {file.input, file.mask, file.eos} - {None}
         if set(self._inputs) != named or file.output not in {each.name for each in self._session.get_outputs()}:
@@ -114,8 +116,11 @@ class Tower:
         return {name: rows.astype(_DTYPES[self._inputs[name].type], copy=False) for name, rows in feed.items()}
 
 
-def _open(folder: Path, name: str, asked: Session) -> Any:
-    """A session, or EnvironmentFailure where another provider than the one asked for would run."""
+def open_session(folder: Path, name: str, asked: Session, shown: str | None = None) -> Any:
+    """A session, or EnvironmentFailure where another provider than the one asked for would run.
+
+    `shown` makes a tensor inside the graph an output as well; the file stays as it is.
+    """
     import onnxruntime as ort
 
     check_files(folder, name)
@@ -131,8 +136,12 @@ def _open(folder: Path, name: str, asked: Session) -> Any:
     options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _LEVELS[asked.graph_optimization_level])
     options.use_deterministic_compute = True
     options.log_severity_level = 3
+    model: str | bytes = str(folder / name)
+    if shown is not None:
+        model = _showing(folder / name, shown)
+        options.add_session_config_entry(_EXTERNAL, str((folder / name).parent))
     try:
-        session = ort.InferenceSession(str(folder / name), options, providers=list(asked.providers))
+        session = ort.InferenceSession(model, options, providers=list(asked.providers))
     except MemoryError:
         raise
     except Exception as error:  # onnxruntime raises a dozen unrelated classes for files it cannot open
@@ -143,6 +152,18 @@ def _open(folder: Path, name: str, asked: Session) -> Any:
             f"asked for {', '.join(asked.providers)}, got {', '.join(session.get_providers())}", name
         )
     return session
+
+
+def _showing(path: Path, tensor: str) -> bytes:
+    """The graph in a file with one more output; weights that lie beside the file stay there."""
+    import onnx
+
+    model = onnx.load(str(path), load_external_data=False)
+    if not any(tensor in node.output for node in model.graph.node):
+        raise IntegrityError(f"the graph computes no {tensor!r}, which the runtime file names", path.name)
+    model.graph.output.append(onnx.ValueInfoProto(name=tensor))
+    content: bytes = model.SerializeToString()
+    return content
 
 
 def check_files(folder: Path, name: str) -> None:

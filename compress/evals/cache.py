@@ -18,7 +18,7 @@ from compress.evals.task import Embeddings
 
 _LIBRARIES: Final = ("numpy", "pillow", "transformers", "tokenizers")
 _RUNTIMES: Final = ("onnxruntime", "onnxruntime-gpu")
-_CODE: Final = ("data/*.py", "data/scenes/*.py", "evals/worker.py")
+_CODE: Final = ("data/*.py", "data/scenes/*.py", "evals/worker.py", "evals/patches.py")
 
 
 def key_of(folder: Path, data: str, batch: int) -> str:
@@ -56,7 +56,9 @@ def load(cache: Path, key: str) -> Embeddings | None:
         if digest.of_bytes(content) != seal["sha256"]:
             return None
         arrays = np.load(io.BytesIO(content), allow_pickle=False)
-        return Embeddings(arrays["images"], arrays["texts"], seal["logit_scale"], seal["batch_cosine"])
+        tokens = arrays["tokens"] if seal["grid"] else None
+        told = seal["logit_scale"], seal["batch_cosine"]
+        return Embeddings(arrays["images"], arrays["texts"], *told, tokens, seal["grid"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -64,11 +66,15 @@ def load(cache: Path, key: str) -> Embeddings | None:
 def store(cache: Path, key: str, embeddings: Embeddings) -> None:
     """Store embeddings under a key; the seal is written last, so that half a file is never taken for a whole one."""
     held = io.BytesIO()
-    np.savez(held, images=embeddings.images, texts=embeddings.texts)
+    arrays = {"images": embeddings.images, "texts": embeddings.texts}
+    if embeddings.tokens is not None:
+        arrays["tokens"] = embeddings.tokens
+    np.savez(held, allow_pickle=False, **arrays)
     seal = {
         "sha256": digest.of_bytes(held.getvalue()),
         "logit_scale": embeddings.logit_scale,
         "batch_cosine": embeddings.batch_cosine,
+        "grid": embeddings.grid,
     }
     cache.mkdir(parents=True, exist_ok=True)
     _replace(cache / f"{key}.npz", held.getvalue())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,5 +88,8 @@ def _fetched(out: Path, name: str, result: Mapping[str, Any]) -> Embeddings | Un
     told = result["jobs"][name]
     if "error" in told:
         return Unmeasured(told["error"])
-    images, texts = (np.load(out / f"{name}.{kind}.npy", allow_pickle=False) for kind in ("images", "texts"))
-    return Embeddings(images, texts, result["logit_scale"], told["batch_cosine"])
+    grid = told["grid"]
+    kinds = ("images", "texts", "tokens") if grid else ("images", "texts")
+    arrays = {kind: np.load(out / f"{name}.{kind}.npy", allow_pickle=False) for kind in kinds}
+    found = Embeddings(arrays["images"], arrays["texts"], result["logit_scale"], told["batch_cosine"])
+    return replace(found, tokens=arrays["tokens"], grid=grid) if grid else found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -42,7 +42,8 @@ class TaskSpec(Strict):
 class TaskData:
     """What is to be encoded, each text once, and how answers are read off: `arrays` belong to the kind.
 
-    `ids` name the images; `slices` give, per dimension, the slice of each image. `digest` covers all of it.
+    `ids` name the images; `slices` give, per dimension, the slice of each image. `digest` covers all of it. `points`
+    (m, 3) are an image's place, x and y in ten-thousandths, where a task wants patch tokens; None where it wants none.
     """
 
     images: Sequence[Image.Image]
@@ -51,6 +52,7 @@ class TaskData:
     digest: str
     arrays: Mapping[str, Index] = field(default_factory=dict)
     slices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    points: Index | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +62,15 @@ class Embeddings:
     A model without a text tower (or vision tower), and a task without texts, has D = 0 there. D counts all numbers of
     an item, whatever their shape was: what a recognizer says is (classes * steps), a classifier's logits (classes).
     `batch_cosine` is the lowest cosine between an item encoded alone and in a batch; None where it was not measured.
+    `tokens` (m, width) are those at the task's points, out of a square grid of `grid` patches a side.
     """
 
     images: NDArray[np.float32]
     texts: NDArray[np.float32]
     logit_scale: float = 1.0
     batch_cosine: float | None = None
+    tokens: NDArray[np.float32] | None = None
+    grid: int = 0
 
     def joint(self) -> tuple[Rows, Rows]:
         """Unit images and texts in their common space. Raises CompressError where there is none."""
@@ -106,7 +111,7 @@ class Task:
         if not len(found.images):
             raise UsageError("has no items", self.spec.name)
         told = {"data": found.digest, "spec": self.spec.model_dump(mode="json"), "texts": list(found.texts)}
-        return TaskData(found.images, found.texts, found.ids, digest.of_data(told), found.arrays, found.slices)
+        return replace(found, digest=digest.of_data(told))
 
     def measure(self, data: TaskData, reference: Embeddings, candidate: Embeddings) -> Measured:
         """Outcomes and scores by metric name."""

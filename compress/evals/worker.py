@@ -16,6 +16,8 @@ from compress.data import child
 from compress.data.child import Channel, Data
 from compress.data.items import Request
 from compress.data.session import Encoder
+from compress.data.tokens import NoTokens
+from compress.evals import patches
 from compress.evals import task as tasks
 from compress.evals.ranking import cosines, unit
 
@@ -41,6 +43,9 @@ def _job(encoder: Encoder, job: Data, request: Data, channel: Channel) -> Data:
                 "the data are not those that were loaded before", job["key"], "do they change while this runs?"
             )
         out, batch = Path(request["out"]), request["batch"]
+        if data.points is not None:
+            grid = patches.save(encoder, data, out / job["key"], batch, channel)
+            return {"seconds": time.perf_counter() - started, "batch_cosine": None, "grid": grid}
         alone = []
         for name, items, encode in (("images", data.images, encoder.images), ("texts", data.texts, encoder.texts)):
             made = _batches(encode, items, batch, channel)
@@ -48,10 +53,10 @@ def _job(encoder: Encoder, job: Data, request: Data, channel: Channel) -> Data:
             if made.shape[1]:
                 alone.append(batch_cosine(encode, items[:_ALONE]))
     except Exception as error:  # one task that breaks must not take the others with it; it is told and blocks
-        if isinstance(error, CompressError) or child.exhausted(error):
+        if (isinstance(error, CompressError) and not isinstance(error, NoTokens)) or child.exhausted(error):
             raise
         return {"error": f"{type(error).__name__}: {error}"}
-    return {"seconds": time.perf_counter() - started, "batch_cosine": min(alone, default=None)}
+    return {"seconds": time.perf_counter() - started, "batch_cosine": min(alone, default=None), "grid": 0}
 
 
 def _batches(encode: Encode, items: Sequence[Any], batch: int, channel: Channel) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ from compress.core.errors import CompressError, ResourceExhausted, UsageError
 from compress.data.child import out_of_memory
 from compress.models import external_data
 from compress.models.graph import array, check_opset, clean, parameter_count, strip_nodes
-from compress.models.sites import by_topology
+from compress.models.sites import by_topology, tokens_by_topology
 from compress.models.tower import Encoder, Tower
 
 
@@ -71,4 +71,6 @@ def _described(kind: str, loaded: onnx.ModelProto, path: Path) -> Tower:
         raise UsageError(f"a tower has one output, the embeddings; this one has {len(graph.graph.output)}", str(path))
     weights = {tensor.name for tensor in graph.graph.initializer}
     inputs = tuple(value.name for value in graph.graph.input if value.name not in weights)
-    return Tower(kind, graph, by_topology(graph), inputs, graph.graph.output[0].name)
+    sites = by_topology(graph)
+    tokens = tokens_by_topology(graph, sites) if kind == "vision" else None
+    return Tower(kind, graph, sites, inputs, graph.graph.output[0].name, tokens=tokens)

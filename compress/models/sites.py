@@ -60,6 +60,21 @@ def by_topology(model: onnx.ModelProto) -> tuple[Site, ...]:
     return tuple(found)
 
 
+def tokens_by_topology(model: onnx.ModelProto, sites: Iterable[Site]) -> str | None:
+    """The tensor of all tokens after the last block: the sum to which the last fc2 adds its part; None without one."""
+    constants = set(initializers(model))
+    last = next((site.node for site in reversed(tuple(sites)) if site.role == "mlp.fc2"), None)
+    value = next((node.output[0] for node in model.graph.node if node.name == last), None)
+    while value is not None:
+        readers = [node for node in model.graph.node if value in node.input]
+        if len(readers) != 1 or readers[0].op_type not in {"Add", "Mul", "Reshape", "Cast", "Identity"}:
+            return None  # a block that is not a plain residual one
+        value = str(readers[0].output[0])
+        if readers[0].op_type == "Add" and not constants.intersection(readers[0].input):
+            return value
+    return None
+
+
 def _role(
     node: onnx.NodeProto,
     constants: set[str],

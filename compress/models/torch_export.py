@@ -35,14 +35,15 @@ class TowerWrapper(nn.Module):
         # registered under the model's own names, so that exported module paths match the family's patterns
         self.add_module(parts.body, getattr(model, parts.body))
         self.add_module(parts.projection, getattr(model, parts.projection))
-        self._body, self._projection = parts.body, parts.projection
+        self._body, self._projection, self._tokens = parts.body, parts.projection, parts.tokens
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """Embeddings of shape (batch, projection)."""
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Embeddings (batch, projection), and the tokens (batch, tokens, width) where the family names them."""
         named = dict(zip(self.inputs, inputs, strict=True))
-        pooled = getattr(self, self._body)(**named).pooler_output
-        embeds: Tensor = getattr(self, self._projection)(pooled)
-        return embeds / embeds.norm(dim=-1, keepdim=True) if self.normalize else embeds
+        seen = getattr(self, self._body)(**named)
+        embeds: Tensor = getattr(self, self._projection)(seen.pooler_output)
+        made = embeds / embeds.norm(dim=-1, keepdim=True) if self.normalize else embeds
+        return (made,) if self._tokens is None else (made, getattr(seen, self._tokens))
 
 
 def export_towers(model: Any, family: Family, normalize: bool) -> tuple[dict[str, Tower], float]:
@@ -56,7 +57,7 @@ def export_towers(model: Any, family: Family, normalize: bool) -> tuple[dict[str
         graph = _export(wrapper, parts, example)
         sites = by_module_path(graph, parts)
         strip_nodes(graph)
-        towers[kind] = Tower(kind, graph, sites, parts.inputs, parts.output)
+        towers[kind] = Tower(kind, graph, sites, parts.inputs, parts.output, tokens=parts.tokens)
         worst = max(worst, _difference(wrapper, graph, parts, _example(body.config, kind, batch=5, seed=1)))
     return towers, worst
 
@@ -68,7 +69,7 @@ def _export(wrapper: TowerWrapper, parts: TowerParts, example: tuple[Tensor, ...
             wrapper,
             example,
             input_names=list(parts.inputs),
-            output_names=[parts.output],
+            output_names=[name for name in (parts.output, parts.tokens) if name is not None],
             dynamic_shapes=(dynamic,),
             opset_version=OPSET,
             dynamo=True,
@@ -76,7 +77,9 @@ def _export(wrapper: TowerWrapper, parts: TowerParts, example: tuple[Tensor, ...
         )
     if program is None:
         raise RuntimeError("torch.onnx.export returned nothing")
-    return clean(program.model_proto)
+    model = program.model_proto
+    del model.graph.output[1:]  # the tokens keep their name inside; a tower has one output
+    return clean(model)
 
 
 @contextlib.contextmanager
@@ -114,7 +117,7 @@ def _example(config: Any, kind: str, batch: int = 2, seed: int = 0) -> tuple[Ten
 def _difference(wrapper: TowerWrapper, graph: onnx.ModelProto, parts: TowerParts, inputs: tuple[Tensor, ...]) -> float:
     """Largest absolute difference between the framework's embeddings and the graph's."""
     with torch.no_grad():
-        expected: NDArray[np.float32] = wrapper(*inputs).numpy()
+        expected: NDArray[np.float32] = wrapper(*inputs)[0].numpy()
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     named = {name: value.numpy() for name, value in zip(parts.inputs, inputs, strict=True)}
     (got,) = session.run(None, {item.name: named[item.name] for item in session.get_inputs()})

@@ -31,7 +31,10 @@ class Site:
 
 @dataclass(slots=True)
 class Tower:
-    """One encoder tower: its float graph, its sites, and what steps have decided to do to them so far."""
+    """One encoder tower: its float graph, its sites, and what steps have decided to do to them so far.
+
+    `tokens` names the tensor inside the graph that holds a vector for each patch; None where there is none.
+    """
 
     kind: str
     graph: onnx.ModelProto
@@ -39,6 +42,7 @@ class Tower:
     inputs: tuple[str, ...]
     output: str
     treatments: dict[str, Treatment] = field(default_factory=dict)
+    tokens: str | None = None
 
     def site(self, name: str) -> Site:
         """The site of a name."""

@@ -36,7 +36,10 @@ from compress.steps.step import StepReport
 from compress.targets.graph import census
 
 Parts = Mapping[str, Mapping[str, int]]
-PACKAGES: Final = ("numpy", "onnx", "onnxruntime", "torch", "transformers", "pillow", "scipy")
+PACKAGES: Final = (
+    "numpy", "onnx", "onnxruntime", "torch", "transformers", "pillow", "scipy", "scikit-learn",
+    "pymilvus", "milvus-lite",
+)  # fmt: skip
 
 
 ENGINES: Final = {"tensorrt": "TensorrtExecutionProvider"}

@@ -18,8 +18,11 @@ from compress.gates import statistics
 from compress.gates.outcomes import Outcomes, Unmeasured, paired
 
 CONFIDENCE = 0.95
-_COMPARES = "parity"
-"""The kind of task that has no result for a model alone."""
+_COMPARES = ("parity", "cross_index")
+"""The kinds of task that have no result for a model alone."""
+
+_BESIDE_ITSELF = ("drop_in_r1", "drop_in_image_r1", "ece_drift", "confidence_drift", "rank_correlation", "token_cosine")
+"""Metrics of other kinds that have none: the model beside itself says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,7 @@ def levels(folder: Path, names: Sequence[str], request: Request, how: How) -> tu
 
 
 def _job(task: Task, request: Request) -> Job:
-    if task.spec.kind == _COMPARES:
+    if task.spec.kind in _COMPARES:
         raise UsageError(f"the task {task.spec.name} compares two models", "--task", "see `compress gate --reference`")
     return Job(task, request, task.load(request))
 
@@ -53,8 +56,8 @@ def _levels(name: str, job: Job, made: Embeddings | Unmeasured) -> Iterator[Leve
         raise Inconclusive(made.reason, name)
     measured = job.task.measure(job.data, made, made)
     for metric in (*job.task.spec.metrics, *sorted(measured.keys() - job.task.spec.metrics.keys())):
-        if metric.startswith("drop_in") or metric not in measured:
-            continue  # the model beside itself says nothing
+        if metric in _BESIDE_ITSELF or metric not in measured:
+            continue
         found = measured[metric]
         if isinstance(found, Score):
             yield Level(f"{name}.{metric}", None, None, found)

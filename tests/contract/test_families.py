@@ -72,4 +72,8 @@ def test_a_tiny_model_is_exported_and_every_role_is_found(name, architecture):
         found = {(site.node, site.role, site.layer) for site in by_topology(tower.graph)}
         assert found == {(site.node, site.role, site.layer) for site in tower.sites}
         assert tower.inputs == parts.inputs
+        assert tower.tokens == parts.tokens
+        assert [value.name for value in tower.graph.graph.output] == [parts.output]
+        made = {name for node in tower.graph.graph.node for name in node.output}
+        assert parts.tokens is None or parts.tokens in made
         assert np.isfinite(difference)

@@ -6,7 +6,18 @@ import sys
 
 import pytest
 
-HEAVY = {"torch", "transformers", "onnxruntime", "datasets", "scipy", "matplotlib", "sklearn", "optimum", "accelerate"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "onnxruntime",
+    "datasets",
+    "scipy",
+    "matplotlib",
+    "sklearn",
+    "optimum",
+    "accelerate",
+    "pymilvus",
+}
 
 
 @pytest.mark.parametrize(

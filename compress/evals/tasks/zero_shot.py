@@ -14,7 +14,8 @@ from compress.data import listing, source
 from compress.data.items import Items, Lazy, Request
 from compress.data.listing import Listing
 from compress.data.scenes import shapes
-from compress.evals.ranking import Right, Rows, similarities, strictly_best, unit
+from compress.evals import drift
+from compress.evals.ranking import Rows, similarities, strictly_best, unit
 from compress.evals.task import Embeddings, Index, Measured, TaskData, TaskSpec, places, with_default
 from compress.gates.outcomes import Outcomes
 from compress.recipe.document import Strict, Text
@@ -116,16 +117,28 @@ def _labelled(items: Items, spec: Classes, request: Request) -> tuple[Sequence[s
 
 
 def measure(data: TaskData, reference: Embeddings, candidate: Embeddings) -> Measured:
-    """`accuracy`: right is a class that scores strictly higher than all others; chance is the largest class."""
+    """`accuracy`: right is a class that scores strictly higher than all others; chance is the largest class.
+
+    The rest is what a threshold on the scores would notice: see drift.py.
+    """
     labels, prompts = data.arrays["labels"], data.arrays["prompts"]
-    before, after = (_right(model, labels, prompts) for model in (reference, candidate))
+    old, new = (_scores(model, prompts) for model in (reference, candidate))
     chance = np.bincount(labels).max() / len(labels)
-    return {"accuracy": Outcomes(data.ids, before, after, slices=data.slices, chance=float(chance))}
+    right, still = (strictly_best(scores, labels) for scores in (old, new))
+    kept = drift.rank_correlations(old, new)
+    before, after = drift.answers(old, reference.logit_scale, labels), drift.answers(new, candidate.logit_scale, labels)
+    return {
+        "accuracy": Outcomes(data.ids, right, still, slices=data.slices, chance=float(chance)),
+        "ece": drift.calibration_error(after),
+        "ece_drift": drift.calibration_drift(before, after),
+        "confidence_drift": drift.confidence_drift(before, after),
+        "rank_correlation": Outcomes(data.ids, np.ones(len(kept)), kept, binary=False),
+    }
 
 
-def _right(model: Embeddings, labels: Index, prompts: Index) -> Right:
+def _scores(model: Embeddings, prompts: Index) -> Rows:
     images, texts = model.joint()
-    return strictly_best(similarities(images, class_vectors(texts, prompts)), labels)
+    return similarities(images, class_vectors(texts, prompts))
 
 
 def class_vectors(texts: Rows, prompts: Index) -> Rows:

@@ -31,6 +31,7 @@ FAMILY: Final = Family(
                 "patch_embed": r"vision_model\.embeddings\.patch_embedding",
                 "projection": "visual_projection",
             },
+            tokens="last_hidden_state",
         ),
         "text": TowerParts(
             body="text_model",

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 class TowerParts:
     """How one tower is called: attribute names of the body and the projection, input names, roles by module path.
 
-    A role's pattern is matched against the whole module path; a group named `layer` gives the block's number.
+    A role's pattern is matched against the whole module path; a group named `layer` gives the block's number. `tokens`
+    is what the body calls the vectors of its patches, and what the tensor that holds them is called in the graph.
     """
 
     body: str
@@ -19,6 +20,7 @@ class TowerParts:
     inputs: tuple[str, ...]
     output: str
     roles: Mapping[str, str]
+    tokens: str | None = None
 
     def role(self, path: str) -> tuple[str, int | None] | None:
         """Role and block number of a module path, or None when it plays none."""

@@ -59,7 +59,7 @@ def suffix(tower: Tower) -> str:
 def _runtime(encoder: Encoder, files: Mapping[str, str], opened: Opened) -> runtime.Runtime:
     towers: dict[str, Any] = {}
     for kind, tower in encoder.towers.items():
-        entry = {"file": files[kind], "input": tower.inputs[0], "output": tower.output}
+        entry = {"file": files[kind], "input": tower.inputs[0], "output": tower.output, "tokens": tower.tokens}
         towers[kind] = {**entry, "mask": tower.inputs[1]} if len(tower.inputs) > 1 else entry
     return runtime.Runtime.model_validate(
         {
