@@ -102,7 +102,7 @@ class Task:
     def load(self, request: Request) -> TaskData:
         """The data, with a digest that covers the task file as well. Raises UsageError where there is nothing."""
         found = self.kind.load(self.spec, request)
-        if not len(found.images) or not found.texts:
+        if not len(found.images):
             raise UsageError("has no items", self.spec.name)
         told = {"data": found.digest, "spec": self.spec.model_dump(mode="json"), "texts": list(found.texts)}
         return TaskData(found.images, found.texts, found.ids, digest.of_data(told), found.arrays, found.slices)
