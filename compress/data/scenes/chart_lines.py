@@ -24,6 +24,10 @@ _BASE: Final = 52  # the row on which bars stand; category letters stand below
 _PITCH: Final = 21
 _WRONG: Final = 5
 _GAP: Final = 12
+
+RANGE: Final = range(30, 100)
+"""Of all values, those of wrong captions as well: what is printed must decide, not what is likely."""
+
 Points = list[tuple[int, int]]
 
 
@@ -65,8 +69,8 @@ def _values(rng: np.random.Generator, split: str, categories: str, series: str) 
 
 @cache
 def _pool(category: str, series: str, split: str) -> tuple[int, ...]:
-    """The values from 30 to 99 that belong to the split."""
-    return tuple(value for value in range(30, 100) if _belongs(VALUE.format(category, series, value), split))
+    """The values that belong to the split."""
+    return tuple(value for value in RANGE if _belongs(VALUE.format(category, series, value), split))
 
 
 def _belongs(text: str, split: str) -> bool:
@@ -77,9 +81,9 @@ def _value(
     rng: np.random.Generator, split: str, about: tuple[str, str], value: int, seen: list[int]
 ) -> tuple[str, tuple[str, ...]]:
     """The true statement, and wrong ones: first the other numbers in the chart, then numbers one digit away."""
-    near = [other for other in range(10, 100) if (other // 10 == value // 10) != (other % 10 == value % 10)]
+    near = [other for other in RANGE if (other // 10 == value // 10) != (other % 10 == value % 10)]
     near = [near[at] for at in rng.permutation(len(near))]
-    far = [int(other) for other in rng.permutation(np.arange(10, 100))]  # a small split may hold no near value
+    far = [int(other) for other in rng.permutation(list(RANGE))]  # a small split may hold no near value
     told = [VALUE.format(*about, other) for other in dict.fromkeys([*seen, *near, *far]) if other != value]
     return VALUE.format(*about, value), tuple(text for text in told if _belongs(text, split))[:_WRONG]
 
