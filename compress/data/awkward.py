@@ -37,8 +37,10 @@ def sound(file: File) -> bool:
         found = np.asarray(opening.read(io.BytesIO(file.content), "an awkward file"), np.int64)
     except UsageError:
         return file.expected is None
-    return file.expected is not None and found.shape == file.expected.shape and bool(
-        np.abs(found - file.expected).max() <= 1
+    return (
+        file.expected is not None
+        and found.shape == file.expected.shape
+        and bool(np.abs(found - file.expected).max() <= 1)
     )
 
 

@@ -16,7 +16,17 @@ from compress.core.errors import UsageError
 from compress.core.names import did_you_mean
 from compress.data.items import Items, Lazy, Request
 from compress.data.scenes import (
-    chart_lines, charts, codes, confusables, pins, rare, reading, relations, shapes, twins, worn,
+    chart_lines,
+    charts,
+    codes,
+    confusables,
+    pins,
+    rare,
+    reading,
+    relations,
+    shapes,
+    twins,
+    worn,
 )  # fmt: skip
 from compress.data.scenes.scene import SPLITS, Scene, stream
 from compress.recipe.document import Strict

@@ -57,7 +57,7 @@ def true_candidate(images: Rows, texts: Rows, candidates: NDArray[np.int64]) -> 
 
 
 def nearer(queries: Rows, same: Rows, other: Rows) -> Right:
-    """1.0 for each query (unit rows, as all three) nearer to `same` than to `other` by more than a tie; NaN is wrong."""
+    """1.0 for each query nearer to `same` than to `other`, unit rows all, by more than a tie; NaN is wrong."""
     with np.errstate(invalid="ignore"):
         ahead = (queries * same).sum(axis=1) - (queries * other).sum(axis=1)
     right: NDArray[np.bool_] = ahead > TIE

@@ -45,7 +45,8 @@ def render(rng: np.random.Generator, split: str, index: int) -> Scene:
     at = int(rng.integers(_NUMBER))
     if asks == "order":
         high, low = series if values[0][at] > values[1][at] else series[::-1]
-        true, wrong = HIGHER.format(categories[at], high, low), (HIGHER.format(categories[at], low, high),)
+        true, other = (HIGHER.format(categories[at], *pair) for pair in ((high, low), (low, high)))
+        wrong: tuple[str, ...] = (other,)
     else:
         asked = ("bar_value", "line_value").index(asks)
         seen = [value for told in values for value in told]

@@ -10,7 +10,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageStat
 
 from compress.data.scenes import canvas
 from compress.data.scenes.codes import ALPHABET, code_split, sample_code
-from compress.data.scenes.reading import PROMPT, Print, draw, fits
+from compress.data.scenes.reading import Print, draw, fits
 from compress.data.scenes.scene import Scene, pick
 
 PAIRS: Final = {
@@ -36,7 +36,10 @@ def render(rng: np.random.Generator, split: str, index: int) -> Scene:
     pair = pick(rng, PAIRS[name])
     one, other = pair if rng.random() < 0.5 else pair[::-1]
     while True:
-        face = (pick(rng, [each for each in canvas.FONTS if each not in SAME_IN.get(name, ())]), int(rng.integers(PIXELS[0], PIXELS[1] + 1)))
+        face = (
+            pick(rng, [each for each in canvas.FONTS if each not in SAME_IN.get(name, ())]),
+            int(rng.integers(PIXELS[0], PIXELS[1] + 1)),
+        )
         true, wrong = _codes(rng, split, name, one, other)
         how = Print(face, (90.0, 255.0))
         if differ(one, other, face) >= INK and fits(true, how):

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from compress.data.scenes import canvas
 from compress.data.scenes.codes import look_alikes, sample_code
-from compress.data.scenes.reading import PROMPT, Print, draw, fits
+from compress.data.scenes.reading import Print, draw, fits
 from compress.data.scenes.scene import SIZE, Scene, pick, split_of
 from compress.data.scenes.shapes import HUES, SHAPES, TEMPLATES, draw_shape, grey_background, shade
 
@@ -61,7 +61,9 @@ def _class(rng: np.random.Generator, split: str, slices: dict[str, str]) -> Scen
         _draw_rare(rng, image, f"{colour} {shape}", (x, y), size)
     else:
         draw_shape(rng, image, f"{colour} {shape}", (x, y), size)
-    near = [(colour, other) for other in shapes if other != shape] + [(other, shape) for other in HUES if other != colour]
+    near = [(colour, other) for other in shapes if other != shape] + [
+        (other, shape) for other in HUES if other != colour
+    ]
     chosen = [near[at] for at in rng.permutation(len(near))[: CANDIDATES - 1]]
     form = pick(rng, TEMPLATES[split])
     true, *wrong = (form.format(" ".join(_worded(word, part) for word in each)) for each in ((colour, shape), *chosen))
@@ -72,9 +74,7 @@ def _worded(word: str, part: str) -> str:
     return RARE_NAMES[word] if part == "rare_name" else word
 
 
-def _draw_rare(
-    rng: np.random.Generator, image: NDArray[np.float32], name: str, at: tuple[int, int], size: int
-) -> None:
+def _draw_rare(rng: np.random.Generator, image: NDArray[np.float32], name: str, at: tuple[int, int], size: int) -> None:
     colour, shape = name.split()
     end = size * _FINE - 1
     mask = Image.new("L", (end + 1, end + 1))

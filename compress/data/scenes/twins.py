@@ -72,7 +72,7 @@ def _tiles(rng: np.random.Generator, difference: str) -> tuple[Tile, Tile]:
     tile = Tile(int(rng.integers(36, 49)), float(rng.uniform(0, 360)), holes, int(rng.integers(4)), _level(rng))
     if difference == "hue":
         return tile, replace(tile, hue=tile.hue + float(rng.uniform(*HUE_STEP)) * pick(rng, (-1, 1)))
-    return tile, replace(tile, **{difference: True})
+    return tile, replace(tile, dot=difference == "dot", corner=difference == "corner", notch=difference == "notch")
 
 
 def _level(rng: np.random.Generator) -> int:

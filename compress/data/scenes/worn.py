@@ -67,11 +67,11 @@ def _paragraph(rng: np.random.Generator, split: str, face: tuple[str, int]) -> l
     number = max(2, (SIZE - 2 * _MARGIN) // sum(canvas.font(*face).getmetrics()))
     lines: list[list[str]] = []
     seen: set[str] = set()
-    while len(lines) < number:
-        line: list[str] = []
+    for _ in range(number):
+        word, line = _fitting(rng, split, face), list[str]()
         while not line or (word not in seen and _wide([*line, word], face) <= SIZE - 2 * _MARGIN):
-            line += [word] if line else [_fitting(rng, split, face)]
-            seen.add(line[-1])
+            line.append(word)
+            seen.add(word)
             word = sample_code(rng, split, int(rng.integers(2, 5)))
         lines.append(line)
     return lines
@@ -106,7 +106,5 @@ def _worn(rng: np.random.Generator, image: NDArray[np.uint8], condition: str) ->
         return np.asarray(Image.open(held).convert("RGB"))
     if condition == "noise":
         level = rng.uniform(*NOISE)
-        return canvas.finish(image + rng.normal(0, level, image.shape).astype(np.float32))
+        return canvas.finish(image.astype(np.float32) + rng.normal(0, level, image.shape).astype(np.float32))
     return image
-
-

@@ -20,7 +20,7 @@ from compress.gates.outcomes import Outcomes
 
 CASES: Final = (*IMAGES, *TEXTS)
 SAME: Final = 0.999
-"""Cosine from which two containers of one picture have the same embedding; rounding of alpha and CMYK costs the rest."""
+"""Cosine from which two containers of one picture have the same embedding: alpha and CMYK are rounded."""
 
 CHANCE: Final = 0.5
 
@@ -40,7 +40,7 @@ def load(spec: Spec, request: Request) -> TaskData:
     items = source.load(spec.data, with_default(spec, request))
     cases = [CASES[at % len(CASES)] for at in range(len(items.ids))]
     files = [at for at, case in enumerate(cases) if case in IMAGES]
-    spoken = {at: _text(items, at, cases[at]) for at, case in enumerate(cases) if case in TEXTS}
+    spoken = {at: _text(items, at, case) for at, case in enumerate(cases) if case in TEXTS}
     seen = hashlib.sha256(items.digest.encode())
     place = places(text for told in spoken.values() for text in told)
     rows = np.zeros((len(cases), 5), np.int64)

@@ -32,13 +32,13 @@ def load(spec: Spec, request: Request) -> TaskData:
     """All images and, in `triples` (n, 3), the places of query, same and twin. There are no texts."""
     request = with_default(spec, request)
     if isinstance(spec.data, Rendered):
-        several = (None if n is None else VIEWS * n for n in (request.items, request.items_per_slice))
-        request = replace(request, **dict(zip(("items", "items_per_slice"), several, strict=True)))
-    items = source.load(spec.data, request)
-    _check(items, spec.name)
-    triples = np.arange(len(items.ids), dtype=np.int64).reshape(-1, VIEWS)
-    slices = {name: labels for name, labels in items.columns.items() if name != "part"}
-    return TaskData(items.images, (), items.ids, items.digest, {"triples": triples}, slices)
+        items, least = (None if n is None else VIEWS * n for n in (request.items, request.items_per_slice))
+        request = replace(request, items=items, items_per_slice=least)
+    found = source.load(spec.data, request)
+    _check(found, spec.name)
+    triples = np.arange(len(found.ids), dtype=np.int64).reshape(-1, VIEWS)
+    slices = {name: labels for name, labels in found.columns.items() if name != "part"}
+    return TaskData(found.images, (), found.ids, found.digest, {"triples": triples}, slices)
 
 
 def _check(items: Items, name: str) -> None:

@@ -84,7 +84,9 @@ def test_of_an_animation_the_first_frame():
     assert made[0, 0].tolist() == [250, 0, 0]
 
 
-@pytest.mark.parametrize("image", [Image.new("F", (2, 2), 0.5), Image.new("I", (2, 2), 70_000), Image.new("I", (1, 1), -1)])
+@pytest.mark.parametrize(
+    "image", [Image.new("F", (2, 2), 0.5), Image.new("I", (2, 2), 70_000), Image.new("I", (1, 1), -1)]
+)
 def test_pixels_of_unknown_range_are_refused(image):
     with pytest.raises(UsageError, match="no known range"):
         opening.rgb(image)
@@ -143,7 +145,9 @@ def test_a_path_that_only_converts_is_found_out(case, picture, monkeypatch):
 
 def test_a_path_that_accepts_anything_is_found_out(picture, monkeypatch):
     monkeypatch.setattr(opening, "read", lambda *_: Image.new("RGB", (24, 16)))
-    refused = {case for case in awkward.IMAGES if awkward.image(case, picture, np.random.default_rng(0)).expected is None}
+    refused = {
+        case for case in awkward.IMAGES if awkward.image(case, picture, np.random.default_rng(0)).expected is None
+    }
     assert refused == {"truncated", "zero_bytes", "no_image", "oversized"}
     assert not any(awkward.sound(awkward.image(case, picture, np.random.default_rng(0))) for case in awkward.IMAGES)
 

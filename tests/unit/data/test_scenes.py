@@ -13,7 +13,18 @@ from hypothesis import strategies as st
 from compress.data import rendered
 from compress.data.items import Request
 from compress.data.scenes import (
-    canvas, chart_lines, charts, confusables, pages, pins, rare, reading, relations, shapes, twins, worn,
+    canvas,
+    chart_lines,
+    charts,
+    confusables,
+    pages,
+    pins,
+    rare,
+    reading,
+    relations,
+    shapes,
+    twins,
+    worn,
 )  # fmt: skip
 from compress.data.scenes.codes import ALPHABET, CONFUSABLES, code_split, look_alikes, sample_code
 from compress.data.scenes.scene import SIZE, SPLITS, split_of, stream
@@ -311,7 +322,10 @@ def test_a_round_holds_every_slice_equally_often(kind):
     items = rendered.load(rendered.Rendered(kinds=(kind,)), Request("release", None, 1))
     for name, labels in items.columns.items():
         counts = {label: labels.count(label) for label in labels}
-        if (kind, name) not in {("rare", "tail"), ("chart_lines", "asks")}:  # three parts are tail; order is asked twice
+        if (kind, name) not in {
+            ("rare", "tail"),
+            ("chart_lines", "asks"),
+        }:  # three parts are tail; order is asked twice
             assert len(set(counts.values())) == 1
 
 
@@ -323,7 +337,11 @@ def test_another_process_makes_the_same_bytes():
     )
     told = [
         subprocess.run(
-            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True
+            [sys.executable, "-c", code],
+            check=True,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
         )
         for seed in ("1", "2")
     ]
