@@ -124,7 +124,8 @@ def _confirmed(left: Fingerprints, original: int, right: Fingerprints, place: in
 
 def _correlate(known: NDArray[np.uint8], other: NDArray[np.uint8]) -> bool:
     a, b = (values - values.mean((0, 1)) for values in (known, other))
-    return float((a * b).sum()) >= ALIKE * float(np.linalg.norm(a) * np.linalg.norm(b))
+    spread = float(np.linalg.norm(a) * np.linalg.norm(b))  # nothing is like a blank page; its copies have equal pixels
+    return spread > 0 and float((a * b).sum()) >= ALIKE * spread
 
 
 def _near(known: NDArray[np.float32], other: NDArray[np.uint8]) -> bool:

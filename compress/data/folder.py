@@ -15,6 +15,7 @@ from pydantic import PositiveInt
 
 from compress.core import digest
 from compress.core.errors import UsageError
+from compress.data import opening
 from compress.data.items import Items, Lazy, Request, Texts, find
 from compress.recipe.document import Strict
 
@@ -50,7 +51,7 @@ def load(spec: Folder, request: Request) -> Items:
     marks = [digest.of_file(file) for file in files]
     return Items(
         ids=unlike(names),
-        images=Lazy(len(files), lambda at: opened(Image.open(files[at]), spec.restore_aspect)),
+        images=Lazy(len(files), lambda at: opened(files[at], spec.restore_aspect)),
         captions=_cased(texts_of(rows, spec.captions, where), spec.lower),
         negatives=_cased(texts_of(rows, spec.negatives, where), spec.lower),
         columns={name: tuple(map(str, field_of(rows, name, where))) for name in spec.columns},
@@ -143,9 +144,12 @@ def _cased(texts: tuple[Texts, ...], lower: bool) -> tuple[Texts, ...]:
     return tuple(tuple(text.lower() for text in each) for each in texts) if lower else texts
 
 
-def opened(image: Image.Image, aspect: tuple[int, int] | None) -> Image.Image:
-    """An image as RGB, taken back to the aspect (wide, high) it had before it was stretched; never enlarged."""
-    image = image.convert("RGB")
+def opened(file: Path, aspect: tuple[int, int] | None) -> Image.Image:
+    """A file as RGB, taken back to the aspect (wide, high) it had before it was stretched; never enlarged.
+
+    Raises UsageError for a file that is no whole image.
+    """
+    image = opening.read(file, str(file))
     if aspect is None:
         return image
     unit = min(image.width / aspect[0], image.height / aspect[1])

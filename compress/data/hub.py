@@ -8,6 +8,7 @@ from pydantic import StringConstraints
 
 from compress.core import digest
 from compress.core.errors import EnvironmentFailure, UsageError
+from compress.data import opening
 from compress.data.folder import chosen, texts_of
 from compress.data.items import Items, Lazy, Request
 from compress.recipe.document import Strict
@@ -38,7 +39,7 @@ def load(spec: Hub, request: Request) -> Items:
     told = rows.to_list()
     return Items(
         ids=tuple(f"{spec.split}-{at}" for at in keep),
-        images=Lazy(len(keep), lambda at: table[keep[at]][spec.image].convert("RGB")),
+        images=Lazy(len(keep), lambda at: opening.rgb(table[keep[at]][spec.image])),
         captions=texts_of(told, spec.captions, spec.id),
         negatives=texts_of(told, spec.negatives, spec.id),
         columns={name: _labels(rows.features[name], rows[name]) for name in spec.columns},

@@ -15,20 +15,41 @@ from pydantic import Field
 from compress.core.errors import UsageError
 from compress.core.names import did_you_mean
 from compress.data.items import Items, Lazy, Request
-from compress.data.scenes import charts, codes, pins, reading, relations, shapes
+from compress.data.scenes import (
+    chart_lines,
+    charts,
+    codes,
+    confusables,
+    pins,
+    rare,
+    reading,
+    relations,
+    shapes,
+    twins,
+    worn,
+)  # fmt: skip
 from compress.data.scenes.scene import SPLITS, Scene, stream
 from compress.recipe.document import Strict
 
-Kind = Literal["reading", "shapes", "relations", "pins", "charts"]
+Kind = Literal[
+    "reading", "shapes", "relations", "pins", "charts",
+    "reading_worn", "look_alikes", "rare", "chart_lines", "twins",
+]  # fmt: skip
 _RENDER: Final = {
     "reading": reading.render, "shapes": shapes.render, "relations": relations.render,
-    "pins": pins.render, "charts": charts.render,
+    "pins": pins.render, "charts": charts.render, "reading_worn": worn.render, "look_alikes": confusables.render,
+    "rare": rare.render, "chart_lines": chart_lines.render, "twins": twins.render,
 }  # fmt: skip
 _TURNS: Final = {
     "reading": len(reading.SIZES) * len(reading.CONDITIONS) * (len(codes.LOOK_ALIKE_CLASSES) + 1),
     "shapes": len(shapes.class_names()), "relations": len(relations.KINDS), "pins": 20, "charts": 20,
+    "reading_worn": worn.TURNS, "look_alikes": len(confusables.PAIRS), "rare": len(rare.PARTS),
+    "chart_lines": len(chart_lines.ASKS), "twins": twins.VIEWS * len(twins.DIFFERENCES),
 }  # fmt: skip
 """After how many items every slice has had its turn."""
+
+_VIEWS: Final = {"twins": twins.VIEWS}
+"""Of how many successive images that share their randomness an item of a kind is made."""
 
 
 class Rendered(Strict):
@@ -55,7 +76,8 @@ def scenes(spec: Rendered, request: Request) -> Iterator[tuple[str, Scene]]:
     at = 0
     while True:
         kind, index = spec.kinds[at % len(spec.kinds)], at // len(spec.kinds)
-        scene = _RENDER[kind](stream(kind, request.split, request.seed, index), request.split, index)
+        rng = stream(kind, request.split, request.seed, index // _VIEWS.get(kind, 1))
+        scene = _RENDER[kind](rng, request.split, index)
         yield f"{kind}-{request.split}-{request.seed}-{index}", scene
         at += 1
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from compress.core.score import Score
 from compress.evals import intervals
 from compress.evals.ranking import TIE, Right, Rows, strictly_best
-from compress.gates import statistics
+from compress.gates.intervals import bca_bounds
 
 BINS: Final = 15
 _CONFIDENCE: Final = 0.95
@@ -88,7 +88,7 @@ def confidence_drift(before: Answers, after: Answers) -> Score:
     """Mean absolute change of the probability of the best class; 1 for an item without an answer."""
     moved = np.where(before.answered & after.answered, np.abs(after.confidence - before.confidence), 1.0)
     value, n = float(moved.mean()), len(moved)
-    low, high = statistics.bca_bounds(moved, None, _CONFIDENCE)
+    low, high = bca_bounds(moved, np.ones_like(moved), _CONFIDENCE)
     return Score(value, low, high, n) if np.isfinite((low, high)).all() else Score(value, None, None, n)
 
 

@@ -56,6 +56,14 @@ def true_candidate(images: Rows, texts: Rows, candidates: NDArray[np.int64]) -> 
     return np.concatenate(parts)
 
 
+def nearer(queries: Rows, same: Rows, other: Rows) -> Right:
+    """1.0 for each query nearer to `same` than to `other`, unit rows all, by more than a tie; NaN is wrong."""
+    with np.errstate(invalid="ignore"):
+        ahead = (queries * same).sum(axis=1) - (queries * other).sum(axis=1)
+    right: NDArray[np.bool_] = ahead > TIE
+    return right.astype(np.float64)
+
+
 def hits(scores: Rows, positive: NDArray[np.bool_], k: int) -> Right:
     """Recall at k: 1.0 for each query (row) with fewer than k wrong gallery items at or above its best true one."""
     best = np.where(positive & np.isfinite(scores), scores, -np.inf).max(axis=1, initial=-np.inf)

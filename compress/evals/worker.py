@@ -67,7 +67,7 @@ def _batches(encode: Encode, items: Sequence[Any], batch: int, channel: Channel)
         part = encode([items[place] for place in range(at, min(at + batch, len(items)))])
         channel.done(len(part))
         parts.append(part)
-    return np.concatenate(parts)
+    return np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
 
 
 def batch_cosine(encode: Encode, items: Sequence[Any]) -> float:

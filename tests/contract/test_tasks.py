@@ -2,8 +2,8 @@
 
 import json
 import re
-from pathlib import Path
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from PIL import Image
 from compress.core import names
 from compress.core.errors import DocumentError
 from compress.core.score import Score
+from compress.data import awkward
 from compress.data.items import Request
 from compress.evals import index
 from compress.evals import task as tasks
@@ -86,7 +87,14 @@ def good(data):
     texts /= np.linalg.norm(texts, axis=1, keepdims=True)
     images = rng.normal(size=(len(data.ids), 64)) * 0.05
     tokens = None
-    if "candidates" in data.arrays:
+    if "triples" in data.arrays:  # both views of an object are at one place
+        images[data.arrays["triples"][:, 0]] = images[data.arrays["triples"][:, 1]]
+    elif "items" in data.arrays:
+        of_files = data.arrays["items"][:, 0] < len(awkward.IMAGES)
+        for kind, told in ((of_files, images), (~of_files, texts)):
+            query, same = data.arrays["items"][kind, 2:4].T
+            told[query] = told[same]
+    elif "candidates" in data.arrays:
         images += texts[data.arrays["candidates"][:, 0]]
     elif "prompts" in data.arrays:
         images += texts[data.arrays["prompts"][data.arrays["labels"]]].sum(axis=1)
@@ -133,6 +141,8 @@ STUBS = {
     "constant": lambda array: np.repeat(array[:1], len(array), axis=0),
     "some nan": some_nan,
 }
+IMAGES_OF_AN_ITEM = {"twins": 3}
+"""Of the kinds of task whose items are not one image each; `robust` has items without images."""
 
 
 def value(measured):
@@ -154,15 +164,26 @@ def _split(task: tasks.Task) -> str:
 def test_there_are_tasks():
     assert {"reading", "zero_shot", "relations", "pins", "charts", "retrieval", "parity"} <= set(TASKS)
     assert {tasks.find(name).spec.kind for name in TASKS} == set(names.available(tasks.KINDS))
+    assert {"reading_worn", "look_alikes", "twins", "rare", "robust", "chart_lines"} <= set(TASKS)
 
 
 def test_the_data(case, roots):
     task, data, _ = case
     assert task.load(Request(_split(task), items=ITEMS, roots=roots)).digest == data.digest
     assert len(set(data.texts)) == len(data.texts)
-    assert len(data.images) == len(data.ids) == len(set(data.ids)) >= ITEMS
+    assert len(data.images) == len(data.ids) == len(set(data.ids))
+    if task.spec.kind != "robust":
+        assert len(data.ids) >= ITEMS * IMAGES_OF_AN_ITEM.get(task.spec.kind, 1)
     assert data.images[0].mode == data.images[len(data.images) - 1].mode == "RGB"
     assert all(len(column) == len(data.ids) for column in data.slices.values())
+
+
+def test_what_guessing_scores_is_said(case):
+    """In the words of the file and in what is measured, where there is something to guess."""
+    task, data, model = case
+    if task.spec.data.source == "scenes" and task.spec.kind in ("captions", "zero_shot", "twins", "robust"):
+        assert "hance" in task.spec.description
+        assert task.measure(data, model, model)["accuracy"].chance > 0
 
 
 def test_the_metrics_are_those_of_the_file_and_a_good_model_is_good(case):
@@ -173,7 +194,7 @@ def test_the_metrics_are_those_of_the_file_and_a_good_model_is_good(case):
         if isinstance(found, Outcomes):
             assert len(found.items) == len(set(found.items)) == len(found.candidate)
             np.testing.assert_array_equal(found.reference, found.candidate if found.binary else 1.0)
-            assert 0 <= found.chance < 0.5
+            assert 0 <= found.chance <= 0.5  # of two candidates
         assert value(found) == pytest.approx(0 if name in MORE_IS_WORSE else 1, abs=0.05)
 
 
@@ -197,6 +218,31 @@ def test_a_model_that_says_nothing_gets_nothing(case, stub):
             assert got < 0.5
 
 
+@pytest.mark.parametrize("tower", ["images", "texts"])
+def test_a_constant_winner_is_no_better_than_guessing(case, tower):
+    """One tower answers well, the other always the same: then one label, the most frequent one, always wins."""
+    task, data, model = case
+    constant = STUBS["constant"](_most_frequent(data, model) if tower == "images" else model.texts)
+    broken = replace(model, **{tower: constant}, logit_scale=1.0, batch_cosine=1.0)
+    for name, found in task.measure(data, model, broken).items():
+        if isinstance(found, Outcomes) and found.binary and not name.startswith("drop_in") and _uses(data, tower):
+            spread = np.sqrt(found.chance * (1 - found.chance) / len(found.items))
+            assert value(found) <= found.chance + 3 * spread
+
+
+def _most_frequent(data, model):
+    """Images, first one of the most frequent label."""
+    labels = data.arrays.get("labels", np.zeros(len(data.ids), int))
+    return np.concatenate([model.images[labels == np.bincount(labels).argmax()], model.images])[: len(data.ids)]
+
+
+def _uses(data, tower):
+    """Whether the answers depend on a tower at all: twins and recognizers have no texts, a probe reads tokens alone."""
+    if data.points is not None:
+        return False
+    return tower == "images" or (bool(data.texts) and not {"triples", "items"} & set(data.arrays))
+
+
 def test_order_of_the_texts_changes_nothing(case):
     task, data, model = case
     order = np.random.default_rng(3).permutation(len(data.texts))
@@ -207,6 +253,11 @@ def test_order_of_the_texts_changes_nothing(case):
             arrays[name] = np.where(arrays[name] < 0, -1, places[arrays[name]])
     if "pairs" in arrays:
         arrays["pairs"] = np.stack([arrays["pairs"][:, 0], places[arrays["pairs"][:, 1]]], axis=1)
+    if "items" in arrays:
+        rows = arrays["items"].copy()
+        told = rows[:, 0] >= len(awkward.IMAGES)
+        rows[told, 2:] = places[rows[told, 2:]]
+        arrays["items"] = rows
     mixed = replace(data, texts=tuple(data.texts[at] for at in order), arrays=arrays)
     rng = np.random.default_rng(4)
     other = changed(model, lambda array: array + rng.normal(0, 0.1, array.shape).astype("f"))

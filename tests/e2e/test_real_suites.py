@@ -69,7 +69,7 @@ def test_texts_become_choices(real_data, name):
 
 
 def test_small_encoders_read_scene_text_no_better_than_guessing(call):
-    """What pocket-clip learned are rendered codes; a gate on its scene text would be inconclusive, and that is right."""
+    """What pocket-clip learned are rendered codes; a gate on scene text would be inconclusive, and that is right."""
     code, found, _ = call("eval", "pocket-clip", "--task", "icdar2015_words", "--items", "150", "--split", "all")
     assert code == 0
     assert whole(found)["icdar2015_words.accuracy"]["low"] <= 1 / 11

@@ -56,6 +56,15 @@ def test_a_copy_is_found_with_its_original(calibration, copied):
         assert np.mean([match.mirrored for match in right]) > 0.9
 
 
+def test_a_blank_page_is_like_nothing_but_itself():
+    """Faint small print on paper of the same colour has nearly its thumbnails."""
+    faint, blank = Image.new("RGB", (64, 64), (200, 200, 200)), Image.new("RGB", (64, 64), (200, 200, 200))
+    faint.paste((203, 203, 203), (10, 10, 20, 16))
+    known = fingerprint.of_images(["faint"], [faint])
+    assert not fingerprint.matches(known, fingerprint.of_images(["blank"], [blank]))
+    assert fingerprint.matches(fingerprint.of_images(["blank"], [blank]), fingerprint.of_images(["again"], [blank]))
+
+
 def test_other_scenes_are_other_pictures(calibration):
     known = fingerprint.of_images(*calibration)
     assert fingerprint.matches(known, fingerprint.of_images(*scenes("release", 400))) == ()

@@ -1,5 +1,8 @@
 """Rendered scenes: no text of one split in another, marks where something was drawn, the same bytes for an index."""
 
+import os
+import subprocess
+import sys
 from itertools import combinations
 
 import numpy as np
@@ -7,13 +10,32 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress.data.scenes import canvas, charts, pages, pins, reading, relations, shapes
+from compress.data import rendered
+from compress.data.items import Request
+from compress.data.scenes import (
+    canvas,
+    chart_lines,
+    charts,
+    confusables,
+    pages,
+    pins,
+    rare,
+    reading,
+    relations,
+    shapes,
+    twins,
+    worn,
+)  # fmt: skip
 from compress.data.scenes.codes import ALPHABET, CONFUSABLES, code_split, look_alikes, sample_code
 from compress.data.scenes.scene import SIZE, SPLITS, split_of, stream
 
-KINDS = {"reading": reading, "shapes": shapes, "relations": relations, "pins": pins, "charts": charts}
+KINDS = {
+    "reading": reading, "shapes": shapes, "relations": relations, "pins": pins, "charts": charts, "reading_worn": worn,
+    "look_alikes": confusables, "rare": rare, "chart_lines": chart_lines, "twins": twins,
+}  # fmt: skip
+SAYING = [kind for kind in KINDS if kind != "twins"]  # twins are told apart without words
 SAMPLES = 60
-TOLD = {"reading": "the text ", "pins": "pin "}
+TOLD = {"reading": "the text ", "pins": "pin ", "reading_worn": "the text "}
 
 
 def scene(kind, split, index, seed=0):
@@ -34,7 +56,7 @@ def texts(scenes):
     return {text for each in scenes for text in (each.caption, *each.negatives)}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SAYING)
 def test_no_text_of_one_split_is_in_another(sampled, kind):
     for one, other in combinations(SPLITS, 2):
         assert not texts(sampled[kind, one]) & texts(sampled[kind, other])
@@ -48,6 +70,28 @@ def test_no_code_of_one_split_is_in_another(sampled, kind):
         assert {code_split(code) for code in found} == {split}
 
 
+@pytest.mark.parametrize("kind", ["reading_worn", "look_alikes", "rare", "chart_lines"])
+def test_what_suites_test_on_is_in_no_other_split_of_any_kind(sampled, kind):
+    for split in SPLITS[1:]:
+        others = {text for (_, part), made in sampled.items() if part != split for text in texts(made)}
+        assert not texts(sampled[kind, split]) & (others - {twins.CAPTION})
+
+
+def test_what_is_put_into_a_code_does_not_change_its_split(sampled):
+    for split in SPLITS:
+        codes = {text.split()[-1] for text in texts(sampled["look_alikes", split])}
+        assert {code_split("".join(char for char in code if char in ALPHABET)) for code in codes} == {split}
+
+
+def test_words_and_amounts_belong_to_the_split():
+    rng = np.random.default_rng(0)
+    for split in SPLITS:
+        word = rare.sample_word(rng, split)
+        assert {rare.word_split(each) for each in (word, *rare.neighbours(rng, word))} == {split}
+        for receipt in twins._receipts(rng, split):
+            assert {split_of("amount:" + amount) for _, amount in receipt.lines} == {split}
+
+
 def test_all_the_texts_that_shapes_can_say_are_apart():
     said = {
         split: {form.format(name) for form in shapes.TEMPLATES[split] for name in shapes.class_names()}
@@ -57,7 +101,7 @@ def test_all_the_texts_that_shapes_can_say_are_apart():
         assert not said[one] & said[other]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SAYING)
 def test_a_caption_is_not_among_its_negatives(sampled, kind):
     for split in SPLITS:
         for each in sampled[kind, split]:
@@ -204,3 +248,101 @@ def test_splits_have_their_shares():
         counts[split_of(str(key))] += 1
     for split, share in zip(SPLITS, (0.45, 0.05, 0.25, 0.25), strict=True):
         assert counts[split] / 4000 == pytest.approx(share, abs=0.03)
+
+
+# ---------------------------------------------------------------- kinds of the edge-case suites
+
+
+def test_doubles_differ_in_one_place_and_in_ink(sampled):
+    for each in sampled["look_alikes", "release"]:
+        true, wrong = each.caption.split()[-1], each.negatives[0].split()[-1]
+        pairs = confusables.PAIRS[each.slices["pair"]]
+        assert any(
+            true[:at] + other + true[at + len(one) :] == wrong
+            for pair in pairs
+            for one, other in (pair, pair[::-1])
+            for at in range(len(true))
+            if true[at : at + len(one)] == one
+        )
+
+
+def test_ink_in_which_doubles_differ():
+    """Ink is counted apart from where it stands: the same character a pixel further is no difference."""
+    face = ("STIXGeneral", 14)
+    assert confusables.differ("I", "I", face) == 0
+    assert confusables.differ("1", "l", face) < confusables.INK < confusables.differ("1", "7", face)
+    dots = [confusables.differ(mark, " ", ("DejaVuSansMono", 20)) for mark in ",."]
+    assert dots[0] - dots[1] <= confusables.differ(",", ".", ("DejaVuSansMono", 20)) <= sum(dots)
+
+
+def test_which_double_is_printed_is_a_coin(sampled):
+    shown = [scene("look_alikes", "release", index).caption for index in range(0, 13 * 60, 13)]
+    assert 15 < sum("O" in caption for caption in shown) < 45
+
+
+def test_in_a_paragraph_no_wrong_code_stands(monkeypatch):
+    drawn = []
+    real = worn._printed
+
+    def printed(rng, lines, face, condition):
+        drawn.append({word for line in lines for word in line})
+        return real(rng, lines, face, condition)
+
+    monkeypatch.setattr(worn, "_printed", printed)
+    for index in range(5, 96, 6):
+        made = scene("reading_worn", "release", index)
+        assert made.slices["condition"] == "paragraph"
+        assert made.caption.split()[-1] in drawn[-1]
+        assert len(drawn[-1]) > 1
+        assert not {text.split()[-1] for text in made.negatives} & drawn[-1]
+
+
+@pytest.mark.parametrize("difference", twins.DIFFERENCES)
+def test_a_twin_differs_where_the_second_view_does_not(difference):
+    """Without noise the second view would be the twin but for the mark: their difference is local and visible."""
+    index = 3 * twins.DIFFERENCES.index(difference)
+    query, same, twin = (twins.render(stream("twins", "release", 0, 5), "release", index + part) for part in range(3))
+    assert [each.slices["part"] for each in (query, same, twin)] == list(twins.PARTS)
+    assert {each.slices["difference"] for each in (query, same, twin)} == {difference}
+    apart = np.abs(same.image.astype(int) - twin.image.astype(int)).max(axis=2)
+    marked = (apart > 60).mean()
+    assert (0.2 if difference == "hue" else 0.002) < marked < (0.7 if difference == "hue" else 0.03)
+
+
+def test_wrong_numbers_are_as_likely_as_true_ones():
+    """Nobody who does not look at the chart may know which numbers never occur."""
+    made = [scene("chart_lines", "release", index) for index in range(0, 240, 2)]
+    wrong = [int(text.split()[-1]) for each in made for text in each.negatives]
+    assert min(wrong) >= 30
+    assert {len(each.negatives) for each in made} == {5}
+
+
+@pytest.mark.parametrize("kind", ["reading_worn", "look_alikes", "rare", "chart_lines", "twins"])
+def test_a_round_holds_every_slice_equally_often(kind):
+    items = rendered.load(rendered.Rendered(kinds=(kind,)), Request("release", None, 1))
+    for name, labels in items.columns.items():
+        counts = {label: labels.count(label) for label in labels}
+        if (kind, name) not in {
+            ("rare", "tail"),
+            ("chart_lines", "asks"),
+        }:  # three parts are tail; order is asked twice
+            assert len(set(counts.values())) == 1
+
+
+def test_another_process_makes_the_same_bytes():
+    code = (
+        "from compress.data import rendered\nfrom compress.data.items import Request\n"
+        "kinds = ('reading_worn', 'look_alikes', 'rare', 'chart_lines', 'twins')\n"
+        "print(rendered.load(rendered.Rendered(kinds=kinds), Request('release', 60)).digest)"
+    )
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            check=True,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+        )
+        for seed in ("1", "2")
+    ]
+    assert told[0].stdout == told[1].stdout != ""
