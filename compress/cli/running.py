@@ -12,7 +12,7 @@ import click
 from compress.cli import signing
 from compress.cli.terminal import progress
 from compress.core.errors import UsageError
-from compress.core.names import bundled
+from compress.gates.policy_file import bundled_policies
 from compress.recipe.load import find_recipe, load
 from compress.recipe.schema import Recipe
 from compress.steps import spec_of
@@ -75,7 +75,7 @@ def read_recipe(given: dict[str, Any], kind: str | None = None) -> tuple[Recipe,
             overrides.append(f"{key}={json.dumps(given[key])}")
     if given["allow_pickle"]:
         overrides.append("model.allow_pickle=true")
-    recipe = load(file, spec_of, overrides, targets=target_names(), policies=_policies())
+    recipe = load(file, spec_of, overrides, targets=target_names(), policies=bundled_policies())
     if kind and not any(step.use.startswith(f"{kind}.") for step in recipe.steps):
         raise UsageError(f"the recipe has no {kind} step", str(file), "`compress run` runs any recipe")
     return recipe, file
@@ -86,10 +86,6 @@ def target_names() -> tuple[str, ...]:
     from compress.core import names
 
     return tuple(name.replace("_", "-") for name in names.available("compress.targets") if "." not in name)
-
-
-def _policies() -> tuple[str, ...]:
-    return tuple(path.stem for path in sorted(bundled("evals", "policies").glob("*.yaml")))
 
 
 def options_of(given: dict[str, Any]) -> Options:

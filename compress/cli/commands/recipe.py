@@ -10,7 +10,7 @@ import click
 
 from compress.cli.running import target_names
 from compress.core.errors import DocumentError, Problem, UsageError
-from compress.core.names import bundled
+from compress.gates.policy_file import bundled_policies
 from compress.recipe import document
 from compress.recipe.load import bundled_recipes, dump, find_recipe, load
 from compress.recipe.schema import json_schema
@@ -92,16 +92,12 @@ class _Report:
 
 def _check(name: str, overrides: tuple[str, ...]) -> _Report:
     try:
-        recipe = load(find_recipe(name), spec_of, overrides, targets=target_names(), policies=_policies())
+        recipe = load(find_recipe(name), spec_of, overrides, targets=target_names(), policies=bundled_policies())
         return _Report(name, recipe.digest)
     except DocumentError as error:
         return _Report(name, problems=error.problems, error=str(error))
     except UsageError as error:
         return _Report(name, error=str(error))
-
-
-def _policies() -> tuple[str, ...]:
-    return tuple(path.stem for path in bundled("evals", "policies").glob("*.yaml"))
 
 
 @command.command()

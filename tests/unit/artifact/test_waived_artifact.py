@@ -65,6 +65,17 @@ def test_it_settles_apart_and_ends_3(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "--allow-waived" in told.err
 
 
+def test_waived_again_takes_its_place_and_a_killed_run_leaves_nothing(tmp_path: Path) -> None:
+    first = _settle(tmp_path)
+    aside = tmp_path / "staging" / "tiny-0123abcd.waived"
+    aside.mkdir()
+    second = _settle(tmp_path, "2999-02-02")
+    assert first == second
+    assert check(second).waived[0].waiver.expires == "2999-02-02"  # type: ignore[union-attr]
+    assert not aside.exists()
+    assert [each.name for each in (tmp_path / "waived").iterdir()] == [second.name]
+
+
 def test_the_same_payload_without_waivers_has_the_same_subject(tmp_path: Path) -> None:
     failed = sample.with_statuses("failed", "passed", "passed")
     with Store(tmp_path).stage("tiny") as staging:

@@ -22,7 +22,7 @@ def _own_methods_and_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (tmp_path / "shipped" / "one.yaml").write_text(GOOD)
     (tmp_path / "shipped" / "real" / "two.yaml").write_text(GOOD + "description: it is real\n")
     monkeypatch.setattr(loading, "bundled", lambda *parts: tmp_path / "shipped")
-    monkeypatch.setattr(commands, "bundled", lambda *parts: tmp_path / "none")
+    monkeypatch.setattr(commands, "bundled_policies", dict)
     monkeypatch.setattr(commands, "spec_of", spec_of)
     monkeypatch.setattr(commands, "method_names", lambda: tuple(METHODS))
     monkeypatch.chdir(tmp_path)
