@@ -36,8 +36,8 @@ def whole(scores):
     ("recipe", "task", "metric", "expected"),
     [
         ("lprnet_float", "plates", "exact", 0.894),  # its authors: all 1,000 plates, of which 600 are here
-        ("resnet20_cifar_float", "cifar10_classification", "accuracy", 0.804),
-        ("resnet56_cifar_float", "cifar10_classification", "accuracy", 0.841),
+        ("resnet20_cifar_float", "cifar10_classification", "accuracy", 0.8055),  # pixels and argmax by hand in numpy
+        ("resnet56_cifar_float", "cifar10_classification", "accuracy", 0.8245),
     ],
 )
 def test_one_tower_scores_what_is_known_of_it(call, recipe, task, metric, expected):
