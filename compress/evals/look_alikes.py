@@ -45,14 +45,26 @@ def variants(text: str, allowed: Collection[str], seed: int) -> Iterator[str]:
         yield from (made[at] for at in rng.permutation(len(made)))
 
 
-def nearest_words(text: str, lexicon: Sequence[str], count: int) -> list[str]:
-    """The `count` other words of a lexicon that are nearest to a text: in length first, then in shared places.
+class Lexicon:
+    """Words, each once, that are compared with a text all at the same time."""
 
-    `lexicon` holds each word once. Ties are broken by a hash of both, so that no word is everybody's neighbour.
-    """
+    def __init__(self, words: Sequence[str]) -> None:
+        self.words = tuple(words)
+        self.characters = frozenset("".join(words))
+        self._lengths = np.array(list(map(len, words)), np.int64)
+        self._hashes = np.array([zlib.crc32(word.encode()) for word in words], np.int64)
+        self._codes = np.zeros((len(words), int(self._lengths.max(initial=1))), np.int32)
+        for row, word in enumerate(words):
+            self._codes[row, : len(word)] = [ord(char) for char in word]
 
-    def distance(word: str) -> tuple[int, int, int]:
-        shared = sum(one == other for one, other in zip(text, word, strict=False))
-        return abs(len(word) - len(text)), -shared, zlib.crc32(f"{text}\n{word}".encode())
+    def nearest(self, text: str, count: int) -> tuple[str, ...]:
+        """The `count` other words that are nearest: in length first, then in characters at the same place.
 
-    return sorted((word for word in lexicon if word != text), key=distance)[:count]
+        Ties are broken by hashes of both, so that no word is everybody's neighbour.
+        """
+        own = np.array([ord(char) for char in text], np.int32)[: self._codes.shape[1]]
+        shared = (self._codes[:, : len(own)] == own).sum(axis=1)
+        ties = self._hashes ^ zlib.crc32(text.encode())
+        order = np.lexsort((ties, -shared, abs(self._lengths - len(text))))
+        near = (self.words[at] for at in order[: count + 1])
+        return tuple(word for word in near if word != text)[:count]

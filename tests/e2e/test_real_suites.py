@@ -36,8 +36,8 @@ def whole(scores):
     ("recipe", "task", "metric", "expected"),
     [
         ("lprnet_float", "plates", "exact", 0.894),  # its authors: all 1,000 plates, of which 600 are here
-        ("resnet20_cifar_float", "cifar10_classification", "accuracy", 0.804),
-        ("resnet56_cifar_float", "cifar10_classification", "accuracy", 0.841),
+        ("resnet20_cifar_float", "cifar10_classification", "accuracy", 0.8055),  # pixels and argmax by hand in numpy
+        ("resnet56_cifar_float", "cifar10_classification", "accuracy", 0.8245),
     ],
 )
 def test_one_tower_scores_what_is_known_of_it(call, recipe, task, metric, expected):
@@ -69,7 +69,7 @@ def test_texts_become_choices(real_data, name):
 
 
 def test_small_encoders_read_scene_text_no_better_than_guessing(call):
-    """What pocket-clip learned are rendered codes; a gate on scene text would be inconclusive, and that is right."""
+    """pocket-clip learned rendered codes; a gate on its scene text would be inconclusive, and that is right."""
     code, found, _ = call("eval", "pocket-clip", "--task", "icdar2015_words", "--items", "150", "--split", "all")
     assert code == 0
     assert whole(found)["icdar2015_words.accuracy"]["low"] <= 1 / 11
@@ -79,7 +79,11 @@ def test_prompts_and_names_come_from_the_data_root(real_data):
     task = tasks.find("imagenet_sample_zero_shot")
     data = task.load(Request("all", roots=(real_data,)))
     assert data.arrays["prompts"].shape == (998, 80)  # two names stand there twice
-    assert len(data.ids) == 216
+    labels = [
+        json.loads(line)["label"] for line in (real_data / "imagenet_sample" / "labels.jsonl").read_text().splitlines()
+    ]
+    told = json.loads((real_data / "clip_text" / "en_classnames.json").read_text())["imagenet1k"]
+    assert len(data.ids) == sum(label.lower() in map(str.lower, told) for label in labels) > 200
     task = tasks.find("cifar10_zero_shot")
     assert task.load(Request("all", items=20, roots=(real_data,))).arrays["prompts"].shape == (10, 18)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import islice
 from typing import Literal
 
 import numpy as np
@@ -13,7 +11,7 @@ from compress.core import digest
 from compress.core.errors import UsageError
 from compress.data import source
 from compress.data.items import Request
-from compress.evals.look_alikes import nearest_words, variants
+from compress.evals.look_alikes import Lexicon, variants
 from compress.evals.ranking import true_candidate
 from compress.evals.task import Embeddings, Measured, TaskData, TaskSpec, places, with_default
 from compress.evals.text_slices import Slicing, slices_of
@@ -44,10 +42,10 @@ def load(spec: Spec, request: Request) -> TaskData:
     if lacking := {spec.text, spec.cluster} - {None} - items.columns.keys():
         raise UsageError(f"{sorted(map(str, lacking))} not among data.columns", spec.name, ", ".join(items.columns))
     texts = items.columns[spec.text]
-    lexicon = tuple(dict.fromkeys(texts))
-    if len(lexicon) <= spec.words:
-        raise UsageError(f"{len(lexicon)} different texts are too few for {spec.words} wrong words", spec.name)
-    rows = {text: _candidates(spec, text, lexicon, request.seed) for text in lexicon}
+    lexicon = Lexicon(tuple(dict.fromkeys(texts)))
+    if len(lexicon.words) <= spec.words:
+        raise UsageError(f"{len(lexicon.words)} different texts are too few for {spec.words} wrong words", spec.name)
+    rows = {text: _candidates(spec, text, lexicon, request.seed) for text in lexicon.words}
     place = places(spec.template.replace("{}", text) for row in rows.values() for text in row)
     told = {text: [place[spec.template.replace("{}", each)] for each in row] for text, row in rows.items()}
     arrays = {
@@ -61,17 +59,15 @@ def load(spec: Spec, request: Request) -> TaskData:
     return TaskData(items.images, tuple(place), items.ids, mark, arrays, slices_of(spec.slices, texts, items.images))
 
 
-def _candidates(spec: Spec, text: str, lexicon: Sequence[str], seed: int) -> tuple[str, ...]:
+def _candidates(spec: Spec, text: str, lexicon: Lexicon, seed: int) -> tuple[str, ...]:
     """The text, words, and look-alikes; a text without letters to exchange gets look-alikes of its neighbours."""
-    words = nearest_words(text, lexicon, spec.words)
-    taken = {text, *words}
-    allowed = set("".join(lexicon))
-    options = (each for base in (text, *words) for each in variants(base, allowed, seed))
-    wrong = islice((each for each in dict.fromkeys(options) if each not in taken), spec.look_alikes)
-    made = (text, *words, *wrong)
-    if len(made) < 1 + spec.words + spec.look_alikes:
-        raise UsageError(f"there are too few look-alikes of {text!r}", spec.name)
-    return made
+    made = dict.fromkeys((text, *lexicon.nearest(text, spec.words)))
+    wanted = len(made) + spec.look_alikes
+    for other in (each for base in tuple(made) for each in variants(base, lexicon.characters, seed)):
+        made[other] = None
+        if len(made) == wanted:
+            return tuple(made)
+    raise UsageError(f"there are too few look-alikes of {text!r}", spec.name)
 
 
 def measure(data: TaskData, reference: Embeddings, candidate: Embeddings) -> Measured:
