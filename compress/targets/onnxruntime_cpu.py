@@ -14,6 +14,7 @@ from compress.models.tower import Encoder, Tower
 from compress.models.treatment import BlockWeights, StaticInt8
 from compress.targets.graph import census, kernels
 from compress.targets.graph.emitter import emit
+from compress.targets.graph.fusion import fuse_products
 
 NAME: Final = "onnxruntime-cpu"
 
@@ -36,7 +37,9 @@ def files_of(encoder: Encoder, folder: Path) -> dict[str, Path]:
 
 def _write(tower: Tower, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    save(emit(tower), path)
+    graph = emit(tower)
+    fuse_products(graph)
+    save(graph, path)
 
 
 def suffix(tower: Tower) -> str:

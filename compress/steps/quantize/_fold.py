@@ -98,19 +98,23 @@ class _Links:
 
     def value_projection(self, value: str) -> tuple[str, ...]:
         """Weight and bias of the value projection whose mean by attention a value is."""
-        attended = self._before(value, ("Reshape",), ("Transpose",))
+        attended = value if self._single(value, ("MatMul",)) else self._before(value, ("Reshape",), ("Transpose",))
         product = self.made_by.get(attended or "")
         if product is None or product.op_type != "MatMul" or self._weight(product.input[1]):
             return ()
-        made = self._before(product.input[1], ("Transpose",), ("Reshape",))
-        add = self.made_by.get(made or "")
-        if add is None or add.op_type != "Add" or len(self.readers(add.output[0])) != 1:
-            return ()
-        bias = next((name for name in add.input if self._weight(name)), "")
-        linear = self.made_by.get(next(iter(set(add.input) - {bias}), ""))
-        if not bias or linear is None or linear.op_type != "MatMul" or len(self.readers(linear.output[0])) != 1:
+        made: str | None = product.input[1]
+        if not self._single(product.input[1], ("Add", "MatMul")):  # one head alone is not reshaped
+            made = self._before(product.input[1], ("Transpose",), ("Reshape",))
+        linear, bias = self.made_by.get(made or ""), ""
+        if linear is not None and linear.op_type == "Add" and len(self.readers(linear.output[0])) == 1:
+            bias = next((name for name in linear.input if self._weight(name)), "")
+            linear = self.made_by.get(next(iter(set(linear.input) - {bias}), ""))
+        if linear is None or linear.op_type != "MatMul" or len(self.readers(linear.output[0])) != 1:
             return ()
         return self._own((linear.input[1], bias))
+
+    def _single(self, value: str, ops: tuple[str, ...]) -> bool:
+        return value in self.made_by and self.made_by[value].op_type in ops
 
     def _before(self, value: str, *ops: tuple[str, ...]) -> str | None:
         """The value before a chain of nodes that each have one reader; a transpose must swap heads and rows."""

@@ -13,6 +13,12 @@ from compress.models.graph import initializers
 from compress.models.tower import Tower
 from compress.models.treatment import BlockWeights, StaticInt8
 
+_SCALES = {
+    "MatMulNBits": slice(2, 3), "GatherBlockQuantized": slice(2, 3), "MatMulIntegerToFloat": slice(2, 4),
+    "QuantizeLinear": slice(1, 2), "DequantizeLinear": slice(1, 2),
+}  # fmt: skip
+"""Where an operator reads its scales."""
+
 _FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
 
 
@@ -46,7 +52,7 @@ def found(model: onnx.ModelProto, tower: Tower) -> dict[str, str]:
             kind, codes = ("product", 1) if node.op_type == "MatMulNBits" else ("table", 0)
             whole = _whole(tensors.get(node.input[codes]), tensors.get(node.input[2]), options)
             counts[_blocks(kind, options["bits"], options["block_size"]) + ("" if whole else " (wrong size)")] += 1
-        elif node.op_type == "MatMul" and _is_static_int8(node, makers, tensors):
+        elif _is_static_int8(node, makers, tensors):
             counts["int8 static product"] += 1
         elif node.op_type in {"MatMul", "Conv"} and _float_weight(node.input[1], tensors, untreated):
             counts["float product"] += 1
@@ -57,12 +63,7 @@ def found(model: onnx.ModelProto, tower: Tower) -> dict[str, str]:
 
 def parts(model: onnx.ModelProto) -> dict[str, int]:
     """Bytes of a file by what they are for: integer weights, scales, float weights, and the graph itself."""
-    scales = {
-        name
-        for node in model.graph.node
-        for name in node.input[1:]
-        if node.op_type in {"MatMulNBits", "GatherBlockQuantized", "QuantizeLinear", "DequantizeLinear"}
-    }
+    scales = {name for node in model.graph.node for name in node.input[_SCALES.get(node.op_type, slice(0))]}
     sums: Counter[str] = Counter()
     for tensor in model.graph.initializer:
         size = len(tensor.raw_data) or tensor.ByteSize()
@@ -96,19 +97,19 @@ def _whole(codes: onnx.TensorProto | None, scales: onnx.TensorProto | None, opti
 def _is_static_int8(
     node: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto], tensors: Mapping[str, onnx.TensorProto]
 ) -> bool:
-    sides = [makers.get(name) for name in node.input]
-    dequantized = [side for side in sides if side is not None and side.op_type == "DequantizeLinear"]
-    if len(dequantized) != 2:
+    """Whether a node is the product of a uint8 value and an int8 weight, in one operator or between two of its own."""
+    if node.op_type == "MatMulIntegerToFloat":
+        weight, zero = node.input[1], node.input[4] if len(node.input) > 4 else ""
+    elif node.op_type == "MatMul":
+        sides = [makers.get(name) for name in node.input]
+        dequantized = [side for side in sides if side is not None and side.op_type == "DequantizeLinear"]
+        if len(dequantized) != 2:
+            return False
+        weight, zero = dequantized[1].input[0], dequantized[0].input[2] if len(dequantized[0].input) > 2 else ""
+    else:
         return False
-    value, weight = dequantized
-    signed = tensors.get(weight.input[0])
-    zero = tensors.get(value.input[2]) if len(value.input) > 2 else None
-    return (
-        signed is not None
-        and signed.data_type == onnx.TensorProto.INT8
-        and zero is not None
-        and zero.data_type == onnx.TensorProto.UINT8
-    )
+    wanted = {weight: onnx.TensorProto.INT8, zero: onnx.TensorProto.UINT8}
+    return all(name in tensors and tensors[name].data_type == kind for name, kind in wanted.items())
 
 
 def _float_weight(name: str, tensors: Mapping[str, onnx.TensorProto], sites: set[str]) -> bool:
