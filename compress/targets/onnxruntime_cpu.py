@@ -8,12 +8,13 @@ from typing import Final
 
 import onnx
 
-from compress.models.tower import Encoder
+from compress.models.tower import Encoder, Tower
 from compress.models.treatment import StaticInt8
 from compress.targets import Counts
 from compress.targets.graph import census, folder, kernels
 from compress.targets.graph.emitter import emit
 from compress.targets.graph.folder import Opened, files_of, suffix
+from compress.targets.graph.fusion import fuse_products
 
 __all__ = ["NAME", "counts", "export", "files_of", "ready", "suffix"]
 
@@ -26,7 +27,14 @@ def ready() -> None:
 
 def export(encoder: Encoder, place: Path) -> dict[str, Path]:
     """Write the encoder as it stands, treated or float, as an artifact is laid out; returns the file of each tower."""
-    return folder.write(encoder, place, emit, Opened(NAME))
+    return folder.write(encoder, place, fused, Opened(NAME))
+
+
+def fused(tower: Tower) -> onnx.ModelProto:
+    """The graph of a tower as this target writes it: products with their bias as one operator."""
+    made = emit(tower)
+    fuse_products(made)
+    return made
 
 
 def counts(encoder: Encoder, files: Mapping[str, Path]) -> dict[str, Counts]:

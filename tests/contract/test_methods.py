@@ -59,6 +59,11 @@ def restored(held):
     return held.codes * held.scales[:, None] if isinstance(held, StaticInt8) else held.dequantized()
 
 
+def embeddings(graph, kind):
+    (feed,) = tiny_towers.feeds(kind, 1)
+    return open_session(graph).run(None, feed)[0]
+
+
 def changed(encoder):
     """Names of the sites whose weight is another in the emitted graph."""
     names_of = set()
@@ -98,7 +103,7 @@ def test_what_it_does_not_know_is_rejected(method, bad):
 
 
 def test_it_changes_what_it_reports_and_nothing_else(method, tiny_encoder):
-    before = {kind: tower.graph.SerializeToString() for kind, tower in tiny_encoder.towers.items()}
+    before = {kind: embeddings(tower.graph, kind) for kind, tower in tiny_encoder.towers.items()}
     report = applied(method, tiny_encoder)
     assert report.use == method.__name__.removeprefix("compress.steps.")
     assert report.summary
@@ -107,7 +112,8 @@ def test_it_changes_what_it_reports_and_nothing_else(method, tiny_encoder):
     assert len(set(rows)) == len(rows)
     assert changed(tiny_encoder) == set(rows)
     for kind, tower in tiny_encoder.towers.items():
-        assert tower.graph.SerializeToString() == before[kind], "the float graph is the reference and stays"
+        same = embeddings(tower.graph, kind)
+        np.testing.assert_allclose(same, before[kind], atol=1e-5, err_msg="the float graph goes on saying the same")
         assert {(kind, name) for name in tower.treatments} == {row for row in rows if row[0] == kind}
 
 

@@ -32,7 +32,7 @@ class Spec(StepSpec):
     """Options of `quantize.gptq`."""
 
     weights: Literal["int4", "int8"] = Field("int4", description="bits of the weights")
-    block: Literal[32, 64, 128] = Field(32, description="weights that share a scale")
+    block: Literal[16, 32, 64, 128] = Field(32, description="weights that share a scale")
     symmetric: bool = Field(True, description="without zero points")
     damping: float = Field(0.01, gt=0, le=1, description="added to the second moments, as a share of their mean")
     order: Literal["importance", "input"] = Field(

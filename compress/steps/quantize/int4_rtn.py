@@ -25,7 +25,7 @@ EXAMPLE = {"block": 32}
 class Spec(StepSpec):
     """Options of `quantize.int4_rtn`."""
 
-    block: Literal[32, 64, 128] = Field(32, description="weights that share a scale")
+    block: Literal[16, 32, 64, 128] = Field(32, description="weights that share a scale")
     scale_per: Literal["block", "tensor"] = Field("block", description="`tensor` shares one scale in the whole weight")
     symmetric: bool = Field(True, description="without zero points")
     scale_search: Literal["mse", "absmax"] = Field("mse", description="how each scale is found")

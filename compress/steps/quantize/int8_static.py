@@ -8,8 +8,10 @@ than quantizing every tensor, and because the scales are static an embedding doe
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Literal
 
+import numpy as np
 from pydantic import Field
 
 from compress.core.errors import UsageError
@@ -18,7 +20,8 @@ from compress.models.treatment import StaticInt8
 from compress.recipe.steps import StepSpec
 from compress.steps._activations import watch
 from compress.steps._selection import selected
-from compress.steps.quantize._histogram import Histogram
+from compress.steps.quantize import _fold
+from compress.steps.quantize._ranges import Ranges, noise, smoothing
 from compress.steps.quantize._rounding import int8_per_channel
 from compress.steps.quantize._weights import relative_error
 from compress.steps.step import Context, SiteReport, StepReport
@@ -35,34 +38,65 @@ class Spec(StepSpec):
 
     range: Literal["mse", "percentile"] = Field("mse", description="how each input's clip range is chosen")
     percentile: float = Field(99.99, gt=50, le=100, description="of the magnitudes, with range: percentile")
+    smooth: float | None = Field(
+        None, ge=0, le=1, description="share of the inputs' range that moves into the weights, where it can (0.5)"
+    )
+    float_above: float | None = Field(
+        None, gt=0, lt=1, description="leave products in float whose input loses more than this share of its power"
+    )
 
 
 def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
     """Calibrate the inputs of the selected sites and round their weights to 8 bits."""
     rows: list[SiteReport] = []
+    floats: list[str] = []
     by_tower: dict[str, list[Site]] = defaultdict(list)
     for tower, site in selected(encoder.towers, spec, DEFAULT):
         if site.op == "Gather":
             raise UsageError("an embedding table has no input to quantize", site.name, "use quantize.int8_rtn for it")
         by_tower[tower.kind].append(site)
     for kind, sites in by_tower.items():
-        rows += _quantize(encoder.towers[kind], sites, spec, context)
+        made, left = _quantize(encoder.towers[kind], sites, spec, context)
+        rows += made
+        floats += [f"{kind}:{name}" for name in left]
+    if not rows:
+        raise UsageError("every input loses more than float_above allows", "float_above", "nothing would be quantized")
     before, after = sum(row.bytes_before for row in rows), sum(row.bytes_after for row in rows)
-    return StepReport(USE, f"{len(rows)} products from {before / 1e6:.2f} MB to {after / 1e6:.2f} MB", tuple(rows))
+    told = f"; left in float: {', '.join(floats)}" if floats else ""
+    return StepReport(
+        USE, f"{len(rows)} products from {before / 1e6:.2f} MB to {after / 1e6:.2f} MB{told}", tuple(rows)
+    )
 
 
-def _quantize(tower: Tower, sites: list[Site], spec: Spec, context: Context) -> list[SiteReport]:
-    histograms = watch(tower, sites, context, Histogram)
-    rows = []
+def _quantize(tower: Tower, sites: list[Site], spec: Spec, context: Context) -> tuple[list[SiteReport], list[str]]:
+    """Treat the sites of one tower; returns what was done, and the names of those that stay in float."""
+    ranges = watch(tower, sites, context, Ranges)
+    if spec.smooth is not None and _smooth(tower, sites, ranges, spec.smooth):
+        ranges = watch(tower, sites, context, Ranges)
+    rows: list[SiteReport] = []
+    left: list[str] = []
     for site in sites:
-        histogram = histograms[site.name]
+        histogram = ranges[site.name].histogram
         clip = histogram.percentile(spec.percentile) if spec.range == "percentile" else histogram.least_error(LEVELS)
+        lost = noise(histogram, clip, LEVELS)
+        if spec.float_above is not None and lost > spec.float_above:
+            left.append(site.name)
+            continue
         weight = weight_matrix(tower, site)
         codes, scales = int8_per_channel(weight)
         tower.treatments[site.name] = StaticInt8(codes, scales, clip / LEVELS)
         error = relative_error(weight, codes * scales[:, None])
-        treatment = f"int8 static, inputs clipped at {clip:.3g} of {histogram.largest:.3g}"
+        treatment = f"int8 static, inputs clipped at {clip:.3g} of {histogram.largest:.3g}, {100 * lost:.2g} % noise"
         rows.append(
             SiteReport(tower.kind, site.name, site.role, treatment, weight.nbytes, codes.nbytes + scales.nbytes, error)
         )
-    return rows
+    return rows, left
+
+
+def _smooth(tower: Tower, sites: list[Site], ranges: Mapping[str, Ranges], strength: float) -> bool:
+    """Move part of the inputs' ranges into the weights wherever something before them can be divided."""
+    found = list(_fold.sources(tower, sites))
+    for source in found:
+        largest = np.max([np.abs(weight_matrix(tower, site)).max(0) for site in source.sites], 0).astype(np.float64)
+        _fold.fold(tower, source, smoothing(ranges[source.sites[0].name].channels, largest, strength))
+    return bool(found)

@@ -14,6 +14,12 @@ from compress.models.tower import Tower
 from compress.models.treatment import BlockWeights, Float16, StaticFloat8, StaticInt8
 from compress.targets.graph.emitter import grid
 
+_SCALES = {
+    "MatMulNBits": slice(2, 3), "GatherBlockQuantized": slice(2, 3), "MatMulIntegerToFloat": slice(2, 4),
+    "QuantizeLinear": slice(1, 2), "DequantizeLinear": slice(1, 2),
+}  # fmt: skip
+"""Where an operator reads its scales."""
+
 _FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
 _INTEGERS = {onnx.TensorProto.UINT8, onnx.TensorProto.INT8, onnx.TensorProto.INT4}
 
@@ -56,7 +62,7 @@ def found(model: onnx.ModelProto, tower: Tower) -> dict[str, str]:
             counts[_blocks(kind, options["bits"], options["block_size"]) + ("" if whole else " (wrong size)")] += 1
         elif node.op_type == "Conv" and (held := _kernel(node, makers, tensors)) is not None:
             counts[held] += 1
-        elif node.op_type == "MatMul" and _is_static_int8(node, makers, tensors):
+        elif _is_static_int8(node, makers, tensors):
             counts["int8 static product"] += 1
         elif node.op_type == "MatMul" and _is_half(node.input[1], makers, tensors, untreated):
             counts["fp16 product"] += 1
@@ -71,12 +77,7 @@ def found(model: onnx.ModelProto, tower: Tower) -> dict[str, str]:
 
 def parts(model: onnx.ModelProto) -> dict[str, int]:
     """Bytes of a file by what they are for: integer weights, scales, float weights, and the graph itself."""
-    scales = {
-        name
-        for node in model.graph.node
-        for name in node.input[1:]
-        if node.op_type in {"MatMulNBits", "GatherBlockQuantized", "QuantizeLinear", "DequantizeLinear"}
-    }
+    scales = {name for node in model.graph.node for name in node.input[_SCALES.get(node.op_type, slice(0))]}
     sums: Counter[str] = Counter()
     for tensor in model.graph.initializer:
         size = len(tensor.raw_data) or tensor.ByteSize()
@@ -139,19 +140,19 @@ def _whole(codes: onnx.TensorProto | None, scales: onnx.TensorProto | None, opti
 def _is_static_int8(
     node: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto], tensors: Mapping[str, onnx.TensorProto]
 ) -> bool:
-    sides = [makers.get(name) for name in node.input]
-    dequantized = [side for side in sides if side is not None and side.op_type == "DequantizeLinear"]
-    if len(dequantized) != 2:
+    """Whether a node is the product of a uint8 value and an int8 weight, in one operator or between two of its own."""
+    if node.op_type == "MatMulIntegerToFloat":
+        weight, zero = node.input[1], node.input[4] if len(node.input) > 4 else ""
+    elif node.op_type == "MatMul":
+        sides = [makers.get(name) for name in node.input]
+        dequantized = [side for side in sides if side is not None and side.op_type == "DequantizeLinear"]
+        if len(dequantized) != 2:
+            return False
+        weight, zero = dequantized[1].input[0], dequantized[0].input[2] if len(dequantized[0].input) > 2 else ""
+    else:
         return False
-    value, weight = dequantized
-    signed = tensors.get(weight.input[0])
-    zero = tensors.get(value.input[2]) if len(value.input) > 2 else None
-    return (
-        signed is not None
-        and signed.data_type == onnx.TensorProto.INT8
-        and zero is not None
-        and zero.data_type == onnx.TensorProto.UINT8
-    )
+    wanted = {weight: onnx.TensorProto.INT8, zero: onnx.TensorProto.UINT8}
+    return all(name in tensors and tensors[name].data_type == kind for name, kind in wanted.items())
 
 
 def _is_half(
