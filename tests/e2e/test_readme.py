@@ -211,7 +211,8 @@ def test_the_format_lists_every_file_and_which_are_evidence():
 @pytest.mark.parametrize(
     "model",
     [report.Document, report.Finding, report.Change, report.Scored, report.FileSize, report.Latency,
-     report.Environment, report.Model, report.Proof, report.Target, runtime.Runtime, runtime.TowerFile, runtime.PlainImage, runtime.PlainText],
+     report.Environment, report.Model, report.Proof, report.Target, runtime.Runtime, runtime.TowerFile,
+     runtime.PlainImage, runtime.PlainText],
     ids=lambda model: model.__name__,
 )  # fmt: skip
 def test_the_format_names_every_key(model):
