@@ -56,7 +56,9 @@ def _contributed(model: onnx.ModelProto) -> Iterator[onnx.ValueInfoProto]:
 
 
 def float_values(model: onnx.ModelProto) -> list[str]:
-    """Names of the float32 values that nodes of the graph make, in their order."""
+    """Names of the float32 values of a graph: its inputs, and what its nodes make, in their order."""
     types = element_types(model)
-    made = (name for node in model.graph.node for name in node.output)
+    weights = {tensor.name for tensor in model.graph.initializer}
+    given = (value.name for value in model.graph.input if value.name not in weights)
+    made = (*given, *(name for node in model.graph.node for name in node.output))
     return [name for name in made if types.get(name) == onnx.TensorProto.FLOAT]

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from compress.core.errors import UsageError
 from compress.models.tower import Encoder, Site, Tower
-from compress.models.treatment import BlockWeights, StaticInt8
+from compress.models.treatment import BlockWeights, Float16, StaticFloat8, StaticInt8
 from compress.pipeline.checkpoint import Checkpoint
 from compress.steps.step import SiteReport, StepReport
 
@@ -162,3 +162,27 @@ def test_the_graph_is_kept_only_where_a_step_changed_it(saved):
         assert not [name for name in first if "/graph/" in name]
         assert {name.split("/")[0] for name in second if "/graph/" in name} == {"text"}
         onnx.ModelProto().ParseFromString(second["text/graph/0"].tobytes())
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        Float16(RNG.normal(size=(3, 5)).astype(np.float16), np.array(["scores", "a longer name"], np.str_)),
+        Float16(RNG.normal(size=(3, 5)).astype(np.float16), np.array([], np.str_)),
+        StaticFloat8(RNG.integers(0, 127, (3, 5), np.uint8), RNG.normal(size=3).astype(np.float32), 0.1 + 0.2),
+    ],
+    ids=["wide", "nothing wide", "fp8"],
+)
+def test_treatments_of_other_kinds_come_back(tmp_path, held):
+    first = encoder()
+    kept = Checkpoint(tmp_path, FOLLOWS, first, Told())
+    first.towers["vision"].treatments["a"] = held
+    kept.save([report("quantize.fp16")])
+    again = encoder()
+    assert Checkpoint(tmp_path, FOLLOWS, again, Told()).start(resume=True)
+    back = again.towers["vision"].treatments["a"]
+    assert type(back) is type(held)
+    for name in held.__dataclass_fields__:
+        left, right = np.asarray(getattr(back, name)), np.asarray(getattr(held, name))
+        assert left.dtype == right.dtype
+        np.testing.assert_array_equal(left, right)
