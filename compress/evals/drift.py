@@ -88,6 +88,8 @@ def confidence_drift(before: Answers, after: Answers) -> Score:
     """Mean absolute change of the probability of the best class; 1 for an item without an answer."""
     moved = np.where(before.answered & after.answered, np.abs(after.confidence - before.confidence), 1.0)
     value, n = float(moved.mean()), len(moved)
+    if np.ptp(moved) == 0:  # a bootstrap has nothing to draw from
+        return Score(value, value, value, n) if n > 1 else Score(value, None, None, n)
     low, high = bca_bounds(moved, np.ones_like(moved), _CONFIDENCE)
     return Score(value, low, high, n) if np.isfinite((low, high)).all() else Score(value, None, None, n)
 
