@@ -67,6 +67,9 @@ def measure(policy: Policy, subject: Subject, seed: int, options: Options) -> Me
 
 
 def _latency(reference: Path, staged: Path, options: Options) -> latency.Latency | Unmeasured:
+    opened = runtime.read(staged)
+    if opened.proof is not None:
+        return Unmeasured(f"{opened.proof}: how long a simulation takes says nothing of {opened.target}")
     try:
         return latency.measure(reference, staged, latency.Plan(progress=options.progress))
     except CompressError as error:

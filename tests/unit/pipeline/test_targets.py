@@ -9,7 +9,9 @@ import tiny_clip
 from compress import targets
 from compress.cli.main import main
 from compress.cli.running import target_names
-from compress.pipeline import plan
+from compress.gates.outcomes import Unmeasured
+from compress.pipeline import measurement, plan
+from compress.pipeline.options import Options
 from compress.steps.quantize._rounding import in_blocks
 from compress.targets import tensorrt
 from compress.targets.graph.emitter import weight_matrix
@@ -90,6 +92,13 @@ def test_a_run_for_tensorrt(tmp_path):
     assert "linted-only" in (made / "README.md").read_text()
     assert main(["lint", str(made)]) == 0
     assert main(["verify", str(made)]) == 0
+
+
+def test_the_time_of_a_simulation_is_not_measured(tiny_encoder, tmp_path):
+    tensorrt.export(tiny_encoder, tmp_path)
+    told = measurement._latency(tmp_path, tmp_path, Options())
+    assert isinstance(told, Unmeasured)
+    assert "linted-only" in told.reason
 
 
 def test_an_unknown_target_is_suggested():

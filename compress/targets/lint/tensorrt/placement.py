@@ -33,10 +33,18 @@ def find(view: View) -> Iterator[Finding]:
         for op in sorted({each.op_type for each in _ahead(view, node)} & _EXACT):
             yield Finding(ID, node.name, f"{op} reads rounded values")
     for node in view.nodes("Add"):
-        if len(node.input) != 2 or any(name in view.tensors for name in node.input):
-            continue
+        if len(node.input) != 2 or any(_constant(view, name) for name in node.input):
+            continue  # a bias
         if sum(view.rounds_activation(view.maker(node, at)) for at in range(2)) == 1:
             yield Finding(ID, node.name, "only one side of this residual is rounded")
+
+
+def _constant(view: View, name: str) -> bool:
+    """Whether a value is a constant, or one that is only dequantized."""
+    maker = view.makers.get(name)
+    return name in view.tensors or (
+        maker is not None and maker.op_type == "DequantizeLinear" and view.rounds_weight(maker)
+    )
 
 
 def _ahead(view: View, node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
