@@ -64,6 +64,13 @@ def run(module: str, request: Mapping[str, Any], limits: Limits, progress: Progr
     Raises what the child raised; ResourceExhausted where it ran out of time or memory; CompressError with the end of
     its stderr where it died in any other way.
     """
+    with started(module, request, limits) as child:
+        return child.result(progress, what)
+
+
+@contextlib.contextmanager
+def started(module: str, request: Mapping[str, Any], limits: Limits) -> Iterator[Running]:
+    """A child that works on a request while the block runs, so that two can work side by side; killed at its end."""
     with tempfile.TemporaryDirectory() as place, tempfile.TemporaryFile("w+") as complaints:
         asked = Path(place) / "request.json"
         asked.write_text(json.dumps({"request": request, "seconds": limits.seconds, "memory": limits.memory}))
@@ -77,21 +84,33 @@ def run(module: str, request: Mapping[str, Any], limits: Limits, progress: Progr
             env=_environment(),
         )
         with process, _Deadline(process, limits.seconds) as deadline:
-            last = _follow(process, progress, what)
-            code = process.wait()
-        if deadline.passed:
-            raise ResourceExhausted(
-                f"not done after {limits.seconds:g} s", what, "allow more time or ask for fewer items"
-            )
-        complaints.seek(0)
-        return _result(last, code, complaints.read()[-2000:], what)
+            yield Running(process, deadline, complaints)
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A child at work. What it says is read by `result`; before that it may wait with a full pipe."""
+
+    process: subprocess.Popen[str]
+    deadline: _Deadline
+    complaints: IO[str]
+
+    def result(self, progress: Progress, what: str) -> Data:
+        """Wait for the end, showing how far it is; raises as `run` does."""
+        last = _follow(self.process, progress, what)
+        code = self.process.wait()
+        if self.deadline.passed:
+            told = f"not done after {self.deadline.seconds:g} s"
+            raise ResourceExhausted(told, what, "allow more time or ask for fewer items")
+        self.complaints.seek(0)
+        return _result(last, code, self.complaints.read()[-2000:], what)
 
 
 class _Deadline:
     """Kills a process when its time is up, and whenever the block around it is left."""
 
     def __init__(self, process: subprocess.Popen[str], seconds: float) -> None:
-        self._process, self.passed = process, False
+        self._process, self.passed, self.seconds = process, False, seconds
         self._timer = threading.Timer(seconds, self._kill)
         self._timer.daemon = True
 

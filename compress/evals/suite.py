@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
@@ -11,7 +14,7 @@ from compress.core.errors import EnvironmentFailure, IntegrityError, ResourceExh
 from compress.data.fingerprint import Fingerprints, matches, of_images
 from compress.data.items import Request
 from compress.evals import task as tasks
-from compress.evals.encode import How, Job, encode
+from compress.evals.encode import Encoding, How, Job
 from compress.evals.task import Embeddings, Measured, TaskData
 from compress.gates.outcomes import Measurement, Measurements, Unmeasured
 
@@ -75,14 +78,34 @@ def measure(policy: Declared, reference: Path, candidate: Path, options: Options
     found = {name: tasks.find(asked.task or name, options.task_folders) for name, asked in policy.tasks.items()}
     loaded = {name: _guarded(_loader(task, policy.tasks[name], options)) for name, task in found.items()}
     jobs = {name: job for name, job in loaded.items() if isinstance(job, Job)}
-    old = _all(_guarded(lambda: encode(reference, jobs, options.how)), jobs)
-    new = _all(_guarded(lambda: encode(candidate, jobs, replace(options.how, cache=None))), jobs)
+    old, new = _encoded(reference, candidate, jobs, options.how)
     made: dict[str, Measurement] = {}
     for name, task in found.items():
         values = _values(loaded[name], old.get(name, _LOST), new.get(name, _LOST))
         wanted = {*task.spec.metrics, *_gated(policy, name)}
         made |= {f"{name}.{metric}": value for metric, value in _complete(values, wanted).items()}
     return made
+
+
+def _encoded(
+    reference: Path, candidate: Path, jobs: Mapping[str, Job], how: How
+) -> tuple[Mapping[str, Embeddings | Unmeasured], Mapping[str, Embeddings | Unmeasured]]:
+    """What both make of every job: side by side on half the cores each, or the candidate alone on all of them."""
+    with ExitStack() as stack:
+        pair = (Encoding(reference, jobs, how), Encoding(candidate, jobs, replace(how, cache=None)))
+        for encoding in pair:
+            stack.enter_context(encoding)
+        idle = [_guarded(encoding.look) for encoding in pair]
+        threads = max(1, len(os.sched_getaffinity(0)) // 2) if idle == [False, False] else 0
+        begun = [
+            state if isinstance(state, Unmeasured) else _guarded(partial(encoding.start, threads))
+            for encoding, state in zip(pair, idle, strict=True)
+        ]
+        found = [
+            state if isinstance(state, Unmeasured) else _guarded(encoding.result)
+            for encoding, state in zip(pair, begun, strict=True)
+        ]
+        return _all(found[0], jobs), _all(found[1], jobs)
 
 
 def _loader(task: tasks.Task, asked: Asked, options: Options) -> Callable[[], Job | Unmeasured]:

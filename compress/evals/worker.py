@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.core.errors import CompressError, IntegrityError
-from compress.data import child
+from compress.data import child, runtime
 from compress.data.child import Channel, Data
 from compress.data.items import Request
 from compress.data.session import Encoder
@@ -28,10 +28,19 @@ _ALONE: Final = 32
 
 def work(request: Data, channel: Channel) -> Data:
     """Encode every job of `request` into `<out>/<key>.images.npy` and `.texts.npy`; what went wrong in one, by job."""
-    encoder = Encoder(Path(request["folder"]))
+    encoder = _encoder(Path(request["folder"]), request["threads"])
     channel.expect(request["total"])
     done = {job["key"]: _job(encoder, job, request, channel) for job in request["jobs"]}
     return {"jobs": done, "logit_scale": encoder.runtime.logit_scale, "peak_memory": child.peak_memory()}
+
+
+def _encoder(folder: Path, threads: int) -> Encoder:
+    """The towers of a folder, on so many threads where the folder itself says nothing."""
+    told = runtime.read(folder)
+    if threads and not told.session.intra_op_num_threads:
+        session = told.session.model_copy(update={"intra_op_num_threads": threads})
+        told = told.model_copy(update={"session": session})
+    return Encoder(folder, told)
 
 
 def _job(encoder: Encoder, job: Data, request: Data, channel: Channel) -> Data:

@@ -284,8 +284,8 @@ def test_external_data_of_a_subgraph_are_found(folder):
 
 def test_embeddings_are_kept_and_only_used_for_the_same_bytes(folder, tmp_path, monkeypatch):
     calls = []
-    real = encoding.child.run
-    monkeypatch.setattr(encoding.child, "run", lambda *args: calls.append(1) or real(*args))
+    real = encoding.child.started
+    monkeypatch.setattr(encoding.child, "started", lambda *args: calls.append(1) or real(*args))
     how = How(limits=LIMITS, cache=tmp_path / "cache")
     first = encode(folder, {"relations": job()}, how)["relations"]
     again = encode(folder, {"relations": job()}, how)["relations"]

@@ -35,7 +35,25 @@ def encoded(monkeypatch):
             found[name] = Embeddings(images, texts, 1.0, 1.0)
         return found | made.get(folder, {})
 
-    monkeypatch.setattr(suite, "encode", encode)
+    class Encoding:
+        """The real one's parts, without a child."""
+
+        def __init__(self, folder, jobs, how):
+            self.result = lambda: encode(folder, jobs, how)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def look(self):
+            return False
+
+        def start(self, threads):
+            assert threads >= 1, "two side by side share the cores"
+
+    monkeypatch.setattr(suite, "Encoding", Encoding)
     return made
 
 
@@ -65,11 +83,12 @@ def test_towers_without_a_common_space(encoded):
     assert "no common space: 3 and 4" in got["pins.accuracy"].reason
 
 
-def test_a_folder_that_cannot_be_encoded(encoded, monkeypatch):
+@pytest.mark.parametrize("part", ["look", "start"])
+def test_a_folder_that_cannot_be_encoded(encoded, monkeypatch, part):
     def broken(*_):
         raise CompressError("onnxruntime cannot open it")
 
-    monkeypatch.setattr(suite, "encode", broken)
+    monkeypatch.setattr(suite.Encoding, part, broken)
     got = suite.measure(policy({"pins": None}, "pins.accuracy"), "old", "new", suite.Options())
     assert got["pins.accuracy"] == Unmeasured("CompressError: onnxruntime cannot open it")
 
