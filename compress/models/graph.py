@@ -80,20 +80,21 @@ def drop_unused(graph: onnx.GraphProto) -> None:
     for node in reversed(graph.node):
         if wanted.intersection(node.output):
             kept.append(node)
-            wanted.update(_reads(node))
+            wanted.update(reads(node))
     tensors = [tensor for tensor in graph.initializer if tensor.name in wanted]
     del graph.node[:], graph.initializer[:]
     graph.node.extend(reversed(kept))
     graph.initializer.extend(tensors)
 
 
-def _reads(node: onnx.NodeProto) -> Iterable[str]:
+def reads(node: onnx.NodeProto) -> Iterable[str]:
+    """Names of the values that a node reads, those of its subgraphs among them."""
     yield from (name for name in node.input if name)
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs):
             yield from (value.name for value in graph.output)  # a branch may hand on what stands outside of it
             for inner in graph.node:
-                yield from _reads(inner)
+                yield from reads(inner)
 
 
 def _constants_to_initializers(graph: onnx.GraphProto) -> None:
