@@ -117,7 +117,7 @@ def plan(recipe: Recipe, file: Path, options: Options) -> Plan:
     with tempfile.TemporaryDirectory() as scratch:
         reference, candidate = Path(scratch) / "reference", Path(scratch) / "candidate"
         reference.mkdir()
-        model.export_float(encoder, reference)
+        model.export_float(model.original(encoder, options.offline, options.data_roots), reference)
         parameters = {kind: parameter_count(tower.graph) for kind, tower in encoder.towers.items()}
         steps = tuple(_rehearse(recipe, encoder, reference, options, refused))
         refused += _export(target, encoder, candidate)
