@@ -60,6 +60,7 @@ def load(source: Source, offline: bool = False) -> Encoder:
             pruned=pruned is not None,
             weights=lambda: _state(_model(architecture, folder, options, pruned)),
             loaded=structure.modules(towers),
+            cut=structure.attentions(towers),
         ),
     )
 
@@ -93,7 +94,7 @@ def _refitted(architecture: str, folder: Path, pruned: Structure) -> Any:
         raise UsageError(f"a pruned model needs {WEIGHTS[0]}", str(folder), "quantized artifacts do not hold float weights")
     made = getattr(transformers, architecture)
     try:
-        model = structure.fitted(made(made.config_class.from_pretrained(folder, local_files_only=True)), pruned)
+        model = structure.fitted(made(made.config_class.from_pretrained(folder, local_files_only=True, attn_implementation="eager")), pruned)
         model.load_state_dict(load_file(folder / WEIGHTS[0]), strict=True)
     except UsageError:
         raise

@@ -18,12 +18,13 @@ from pydantic import Field, ValidationError
 
 from compress.artifact import layout
 from compress.core.errors import UsageError
+from compress.models.attention import attention
 from compress.models.junctions import bias_of
 from compress.models.surgery import linear
 from compress.recipe.fields import PositiveInt, Strict, Text, Version
 
 if TYPE_CHECKING:
-    from compress.models.tower import Encoder, Tower
+    from compress.models.tower import Encoder, Site, Tower
 
 Weights = Mapping[str, NDArray[np.float32]]
 FC1: Final = "mlp.fc1"
@@ -37,6 +38,14 @@ class Module(Strict):
     bias: bool
 
 
+class Heads(Strict):
+    """How an attention is cut into heads; `scale` of its logits stays that of the model that was pruned."""
+
+    heads: PositiveInt
+    query_width: PositiveInt
+    value_width: PositiveInt
+
+
 class Model(Strict):
     """The model that was pruned: what a recipe calls it."""
 
@@ -45,12 +54,13 @@ class Model(Strict):
 
 
 class Structure(Strict):
-    """What differs from the model that was pruned: linear layers by module path."""
+    """What differs from the model that was pruned: linear layers and attentions, by module path."""
 
     version: Version
     architecture: Text
     origin: Model
     modules: dict[str, Module] = Field(default_factory=dict)
+    attentions: dict[str, Heads] = Field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """As the file holds it."""
@@ -59,7 +69,7 @@ class Structure(Strict):
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a Hugging Face model came from: a function that reads its weights, and its linear layers as loaded.
+    """Where a Hugging Face model came from: a function that reads its weights, and its parts as they were loaded.
 
     `pruned` is what its folder's structure.json says, None where it had none.
     """
@@ -67,7 +77,8 @@ class Origin:
     structure: Structure
     pruned: bool
     weights: Callable[[], Weights] = field(repr=False)
-    loaded: Mapping[str, Module] = field(default_factory=dict, repr=False)
+    loaded: Mapping[str, Module] = field(repr=False)
+    cut: Mapping[str, Heads] = field(repr=False)
 
 
 def read(folder: Path) -> Structure | None:
@@ -95,6 +106,10 @@ def fitted(model: Any, structure: Structure) -> Any:
         if not isinstance(old, nn.Linear):
             raise UsageError(f"{path!r} is no linear layer", layout.STRUCTURE)
         setattr(holder, name, nn.Linear(told.inputs, told.outputs, bias=told.bias))
+    if structure.attentions:
+        from compress.models.torch_attention import cut
+
+        cut(model, {path: told.heads for path, told in structure.attentions.items()})
     return model
 
 
@@ -106,6 +121,21 @@ def modules(towers: Mapping[str, Tower]) -> dict[str, Module]:
             if site.op == "MatMul":
                 inputs, outputs = site.shape
                 found[site.name] = Module(outputs=outputs, inputs=inputs, bias=bias_of(tower, site) is not None)
+    return found
+
+
+def attentions(towers: Mapping[str, Tower]) -> dict[str, Heads]:
+    """How the attentions of towers are cut, by the path of the module that holds their products."""
+    found = {}
+    for tower in towers.values():
+        layers: dict[int, list[Site]] = {}
+        for site in tower.sites:
+            if site.role.startswith("attn.") and site.layer is not None:
+                layers.setdefault(site.layer, []).append(site)
+        for sites in layers.values():
+            cut = attention(tower, sites)
+            path = cut.output.site.name.rpartition(".")[0]
+            found[path] = Heads(heads=cut.heads, query_width=cut.query_width, value_width=cut.value_width)
     return found
 
 
@@ -121,9 +151,16 @@ def files(encoder: Encoder) -> dict[str, bytes]:
     changed = {path: module for path, module in now.items() if origin.loaded[path] != module}
     if not changed and not origin.pruned:
         return {}
-    kept = {path: now[path] for path in {**origin.structure.modules, **changed}}
+    told = {
+        "modules": {path: now[path] for path in {**origin.structure.modules, **changed}},
+        "attentions": {
+            path: heads
+            for path, heads in attentions(encoder.towers).items()
+            if path in origin.structure.attentions or heads != origin.cut[path]
+        },
+    }
     made = {
-        layout.STRUCTURE: origin.structure.model_copy(update={"modules": kept}).to_bytes(),
+        layout.STRUCTURE: origin.structure.model_copy(update=told).to_bytes(),
         "config.json": _config(encoder.files["config.json"], encoder.towers),
     }
     if not any(tower.treatments for tower in encoder.towers.values()):

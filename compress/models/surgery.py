@@ -54,7 +54,7 @@ def set_input(model: onnx.ModelProto, node: onnx.NodeProto, at: int, values: Flo
     name = node.input[at]
     new = numpy_helper.from_array(values.astype(np.float32), name)
     if sum(list(each.input).count(name) for each in model.graph.node) > 1:
-        new.name = _free(model, f"{name}_of_{node.name}")
+        new.name = free(model, f"{name}_of_{node.name}")
         node.input[at] = new.name
         model.graph.initializer.append(new)
         return
@@ -105,17 +105,17 @@ def _add_bias(tower: Tower, site: Site, bias: Floats) -> None:
     model = tower.graph
     node = node_named(model.graph, site.node)
     place = next(at for at, each in enumerate(model.graph.node) if each.name == node.name)
-    output, product = node.output[0], _free(model, f"{node.output[0]}_product")
+    output, product = node.output[0], free(model, f"{node.output[0]}_product")
     node.output[0] = product
-    name = _free(model, f"{site.weight}_bias")
+    name = free(model, f"{site.weight}_bias")
     model.graph.initializer.append(numpy_helper.from_array(bias.astype(np.float32), name))
-    added = helper.make_node("Add", [product, name], [output], name=_free(model, f"{node.name}_bias"))
+    added = helper.make_node("Add", [product, name], [output], name=free(model, f"{node.name}_bias"))
     nodes = [*model.graph.node[: place + 1], added, *model.graph.node[place + 1 :]]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
 
 
-def _free(model: onnx.ModelProto, wanted: str) -> str:
+def free(model: onnx.ModelProto, wanted: str) -> str:
     """A name that nothing in the graph has."""
     taken = {tensor.name for tensor in model.graph.initializer}
     taken |= {name for node in model.graph.node for name in (node.name, *node.input, *node.output)}

@@ -42,6 +42,15 @@ class Moments:
         covariance: Matrix = self.gram / (self.rows or 1) - np.outer(self.mean, self.mean)
         return covariance
 
+    def mapped(self, matrix: Matrix, shift: Matrix | None = None) -> Moments:
+        """Moments of M x + s in place of x, for a matrix (k, d) and a shift (k,)."""
+        made, moved = Moments(), np.zeros(len(matrix)) if shift is None else shift
+        total = matrix @ self.total
+        crossed = np.outer(total, moved)
+        made.gram = matrix @ self.gram @ matrix.T + crossed + crossed.T + self.rows * np.outer(moved, moved)
+        made.total, made.rows = total + self.rows * moved, self.rows
+        return made
+
     def state(self) -> dict[str, Matrix]:
         """All sums."""
         return {"gram": self.gram, "total": self.total, "rows": np.array(float(self.rows))}
@@ -118,6 +127,14 @@ class JointMoments:
         made.inputs.rows = self.rows + other.rows
         made.cross, made.sums = self.cross + other.cross, self.sums + other.sums
         made.power = self.power + other.power
+        return made
+
+    def mapped(self, matrix: Matrix) -> JointMoments:
+        """Moments of M x in place of x, for a matrix (k, d)."""
+        made = JointMoments()
+        if self.rows:
+            made.inputs = self.inputs.mapped(matrix)
+            made.cross, made.sums, made.power = self.cross @ matrix.T, self.sums, self.power
         return made
 
     def scaled(self, weight: float) -> JointMoments:

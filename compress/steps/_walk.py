@@ -24,7 +24,7 @@ from compress.models.junctions import Junction, part
 from compress.models.surgery import linear
 from compress.models.tower import Tower
 from compress.steps._activations import stored
-from compress.steps._moments import JointMoments, Moments
+from compress.steps._moments import JointMoments, Matrix, Moments
 from compress.steps.step import Context
 
 
@@ -43,6 +43,12 @@ class Calibrated:
     def moments(self, silent: float = 0.0) -> JointMoments:
         """Of all samples; silent tokens count as much as `silent` says."""
         return self.training(silent) + self.held_out + self.silent[1].scaled(silent)
+
+    def mapped(self, matrix: Matrix) -> Calibrated:
+        """The same with M x in place of what the product reads."""
+        halves = (self.train, self.held_out, *self.silent)
+        train, held_out, *silent = (each.mapped(matrix) for each in halves)
+        return Calibrated(self.junction, train, held_out, (silent[0], silent[1]))
 
     def training(self, silent: float = 0.0) -> JointMoments:
         """Of the samples that are fitted to."""

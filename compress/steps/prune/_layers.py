@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from compress.core.errors import UsageError
 from compress.models.tower import Encoder, Site, Tower
 from compress.recipe.steps import StepSpec
 from compress.steps._selection import selected
+from compress.steps.step import SiteReport
 
 Layer = dict[str, list[Site]]
 
@@ -53,3 +56,15 @@ def ranges(places: Sequence[int]) -> str:
         else:
             runs.append([place])
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def row(tower: Tower, site: Site, words: str, error: float, removed: str = "") -> SiteReport:
+    """What became of a site; `site` is as it was before."""
+    sizes = [4 * int(np.prod(each.shape)) for each in (site, tower.site(site.name))]
+    return SiteReport(tower.kind, site.name, site.role, words, *sizes, error=error, removed=removed)
+
+
+def summary(rows: Sequence[SiteReport]) -> str:
+    """What a step did, in a line."""
+    before, after = sum(each.bytes_before for each in rows), sum(each.bytes_after for each in rows)
+    return f"{len(rows)} weights from {before / 1e6:.2f} MB to {after / 1e6:.2f} MB"

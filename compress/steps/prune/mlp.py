@@ -15,14 +15,14 @@ from pydantic import Field
 from compress.core.errors import UsageError
 from compress.models.junctions import in_order, junction
 from compress.models.surgery import linear, narrow, replace
-from compress.models.tower import Encoder, Site, Tower
+from compress.models.tower import Encoder, Tower
 from compress.recipe.steps import StepSpec
 from compress.steps._moments import Matrix
 from compress.steps._ridge import Kept
 from compress.steps._walk import Calibrated, walk
 from compress.steps.prune import _scores
-from compress.steps.prune._fitting import Compensate, Fitted, fitted
-from compress.steps.prune._layers import Layer, layers, ranges
+from compress.steps.prune._fitting import Compensate, fitted
+from compress.steps.prune._layers import Layer, layers, ranges, row, summary
 from compress.steps.step import Context, SiteReport, StepReport
 
 USE = "prune.mlp"
@@ -49,8 +49,7 @@ def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
             rows += _pruned(tower, by_site[seen.junction.site.name], seen, spec)
     if not rows:
         raise UsageError("no neuron goes: the count that stays is that of all", "ratio", "use more, or a finer multiple")
-    before, after = sum(row.bytes_before for row in rows), sum(row.bytes_after for row in rows)
-    return StepReport(USE, f"{len(rows)} weights from {before / 1e6:.2f} MB to {after / 1e6:.2f} MB", tuple(rows))
+    return StepReport(USE, summary(rows), tuple(rows))
 
 
 def _checked(layer: Layer) -> Layer:
@@ -72,8 +71,8 @@ def _pruned(tower: Tower, layer: Layer, seen: Calibrated, spec: Spec) -> list[Si
     narrow(tower, first, second, keep)
     replace(tower, second, made.fit.weight, made.fit.offset if spec.compensate != "none" else None)
     gone = ranges(np.setdiff1d(np.arange(width), keep).tolist())
-    told = [(site, f"{count} of {width} neurons stay", gone) for site in first]
-    return [_row(tower, site, words, made, gone) for site, words, gone in (*told, (second, made.words, gone))]
+    cut = [row(tower, site, f"{count} of {width} neurons stay", made.error, gone) for site in first]
+    return [*cut, row(tower, second, made.words, made.error, gone)]
 
 
 def _kept(tower: Tower, layer: Layer, seen: Calibrated, weight: Matrix, count: int, score: _scores.Score) -> Kept:
@@ -86,9 +85,3 @@ def _kept(tower: Tower, layer: Layer, seen: Calibrated, weight: Matrix, count: i
     if score == "fluctuation":
         return _scores.choose(_scores.fluctuation(covariance, weight), count)
     return _scores.eliminated(covariance, weight, len(covariance), count)
-
-
-def _row(tower: Tower, site: Site, words: str, made: Fitted, gone: str) -> SiteReport:
-    after = tower.site(site.name)
-    sizes = [4 * int(np.prod(each.shape)) for each in (site, after)]
-    return SiteReport(tower.kind, site.name, site.role, words, *sizes, error=made.error, removed=gone)
