@@ -26,7 +26,7 @@ from compress.steps.step import Context, SiteReport, StepReport
 
 USE = "prune.heads"
 ROLES = ("attn.qkv", "attn.out")
-EXAMPLE = {"ratio": 0.5}
+EXAMPLE = {"ratio": 0.25}
 
 
 class Spec(StepSpec):

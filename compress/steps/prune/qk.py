@@ -61,6 +61,8 @@ def _pruned(tower: Tower, found: Attention, seen: Moments, spec: Spec) -> list[S
     )
     queries, keys = seen.mapped(q, q_bias), seen.mapped(k, k_bias)
     moments, covariance = queries.gram / queries.rows, keys.covariance
+    if not (np.isfinite(moments).all() and np.isfinite(covariance).all()):
+        raise UsageError("queries or keys hold NaN or infinity: the float model itself is broken", query.name)
     spans = [slice(head * width, (head + 1) * width) for head in range(heads)]
     parts = [_subspace.of_logits(moments[span, span], covariance[span, span], count) for span in spans]
     first, second = (block_diag(*(part[at] for part in parts)) for at in (0, 1))
