@@ -197,7 +197,7 @@ def _scored(reference: Path, made: Encoder, folder: Path, items: int) -> dict[st
     onnxruntime_cpu.export(made, folder)
     assert (folder / RUNTIME).is_file()
     asked = SimpleNamespace(split="release", items=items, items_per_slice=None, task=None)
-    policy = SimpleNamespace(tasks={name: asked for name in ("reading", "zero_shot", "retrieval")}, gates=())
+    policy = SimpleNamespace(tasks=dict.fromkeys(("reading", "zero_shot", "retrieval"), asked), gates=())
     found: dict[str, tuple[float, float]] = {}
     for metric, values in suite.measure(policy, reference, folder, suite.Options()).items():
         if not isinstance(values, Outcomes) or not values.binary:

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 from compress.core import names
 from compress.core.errors import ResourceExhausted, UsageError
 from compress.data.child import out_of_memory
-from compress.models.families.family import Family
 from compress.models import structure
+from compress.models.families.family import Family
 from compress.models.source import PROCESSING, WEIGHTS, Access, check_folder, locate
 from compress.models.structure import Origin, Structure
 from compress.models.tower import Encoder
@@ -91,10 +91,14 @@ def _refitted(architecture: str, folder: Path, pruned: Structure) -> Any:
     from safetensors.torch import load_file
 
     if not (folder / WEIGHTS[0]).is_file():
-        raise UsageError(f"a pruned model needs {WEIGHTS[0]}", str(folder), "quantized artifacts do not hold float weights")
+        raise UsageError(
+            f"a pruned model needs {WEIGHTS[0]}", str(folder), "quantized artifacts do not hold float weights"
+        )
     made = getattr(transformers, architecture)
     try:
-        model = structure.fitted(made(made.config_class.from_pretrained(folder, local_files_only=True, attn_implementation="eager")), pruned)
+        model = structure.fitted(
+            made(made.config_class.from_pretrained(folder, local_files_only=True, attn_implementation="eager")), pruned
+        )
         model.load_state_dict(load_file(folder / WEIGHTS[0]), strict=True)
     except UsageError:
         raise

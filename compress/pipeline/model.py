@@ -42,7 +42,9 @@ def original(encoder: Encoder, offline: bool, roots: tuple[Path, ...] = ()) -> E
     if encoder.origin is None or not encoder.origin.pruned:
         return encoder
     told = encoder.origin.structure.origin
-    places = [told.source, *(str(root / told.source) for root in roots)] if told.source.startswith("./") else [told.source]
+    places = (
+        [told.source, *(str(root / told.source) for root in roots)] if told.source.startswith("./") else [told.source]
+    )
     source = next((place for place in places if Path(place).is_dir()), told.source)
     try:
         named = NamedModel(source=source, revision=told.revision, normalize=encoder.normalized)

@@ -100,7 +100,9 @@ def _request(tower: Tower, now: Junction, before: Junction | None, stream: bool,
     known = [*tower.inputs, *([before.residual] if before and stream else [])]
     save(part(tower.graph, known, wanted), folder / "now.onnx")  # type: ignore[arg-type]
     if stream:
-        save(part(tower.graph, [*tower.inputs, *([before.joined] if before else [])], [now.joined]), folder / "was.onnx")
+        save(
+            part(tower.graph, [*tower.inputs, *([before.joined] if before else [])], [now.joined]), folder / "was.onnx"
+        )
     return {
         "tower": tower.kind,
         "folder": str(folder),
@@ -119,5 +121,3 @@ def _read(tower: Tower, now: Junction, path: Path, stream: bool) -> JointMoments
             return JointMoments.restored(dict(state))
         weight, bias = (each.astype(np.float64) for each in linear(tower, now.site))
         return JointMoments.of_product(Moments.restored(dict(state)), weight, bias)
-
-

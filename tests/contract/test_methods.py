@@ -163,7 +163,9 @@ def test_a_pruner_changes_what_it_reports_and_nothing_else(pruner, headed):
     after = weights(headed)
     assert after.keys() == before.keys()
     other = {key for key in before if not np.array_equal(before[key], after[key])}
-    products = {(kind, site.node, 1): (kind, site.name) for kind in sites for site in sites[kind] if site.op == "MatMul"}
+    products = {
+        (kind, site.node, 1): (kind, site.name) for kind in sites for site in sites[kind] if site.op == "MatMul"
+    }
     assert {products[key] for key in other & products.keys()} == rows
     for kind, node, at in other - products.keys():  # biases of what was changed, and shapes of heads
         assert any(name.removeprefix("/").split(".")[0] in node for tower, name in rows if tower == kind) or at == 1

@@ -51,15 +51,21 @@ def fitted(seen: Calibrated, weight: Matrix, bias: Matrix, keep: Kept, how: Comp
     except np.linalg.LinAlgError as error:
         what = f"the covariance of its inputs cannot be inverted: {error}"
         raise UsageError(what, seen.junction.site.name, "use more calibration samples, or compensate: bias") from error
-    return Fitted(made, _judged(tried, seen, keep), f"fitted with ridge {ridge:.0e}" + f", silent {silent:g}" * bool(seen.silent[0].rows))
+    return Fitted(
+        made,
+        _judged(tried, seen, keep),
+        f"fitted with ridge {ridge:.0e}" + f", silent {silent:g}" * bool(seen.silent[0].rows),
+    )
 
 
 def _chosen(seen: Calibrated, start: Matrix, keep: Kept) -> tuple[float, float]:
     """The ridge and the weight of silent tokens that are best on held-out samples; a cautious ridge without any."""
     if not seen.held_out.rows:
         return 1e-2, SILENT[-1]
-    tried = {silent: _ridge.best_ridge(seen.training(silent), seen.held_out, start, keep)
-             for silent in (SILENT if seen.silent[0].rows else SILENT[:1])}
+    tried = {
+        silent: _ridge.best_ridge(seen.training(silent), seen.held_out, start, keep)
+        for silent in (SILENT if seen.silent[0].rows else SILENT[:1])
+    }
     silent = min(tried, key=lambda each: tried[each][1])
     return tried[silent][0], silent
 

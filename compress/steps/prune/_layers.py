@@ -24,13 +24,17 @@ def layers(encoder: Encoder, spec: StepSpec, roles: Sequence[str]) -> Iterator[t
     """
     chosen = list(selected(encoder.towers, spec, roles))
     if strange := sorted({site.role for _, site in chosen} - set(roles)):
-        raise UsageError(f"{', '.join(strange)} cannot be pruned by this method", "include", f"it prunes {', '.join(roles)}")
+        raise UsageError(
+            f"{', '.join(strange)} cannot be pruned by this method", "include", f"it prunes {', '.join(roles)}"
+        )
     wanted = {(tower.kind, site.layer) for tower, site in chosen}
     open_spec = spec.model_copy(update={"include": (), "exclude": ()})
     every = list(selected(encoder.towers, open_spec, roles))
     if spec.exclude:
-        left = {(tower.kind, site.name) for tower, site in selected(
-            encoder.towers, spec.model_copy(update={"include": ()}), roles)}
+        left = {
+            (tower.kind, site.name)
+            for tower, site in selected(encoder.towers, spec.model_copy(update={"include": ()}), roles)
+        }
         wanted -= {(tower.kind, site.layer) for tower, site in every if (tower.kind, site.name) not in left}
     for tower in dict.fromkeys(spec.towers):
         if tower in encoder.towers and (found := _by_layer(encoder.towers[tower], wanted)):

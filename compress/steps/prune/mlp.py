@@ -48,7 +48,9 @@ def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
         for seen in walk(tower, [junction(tower, site) for site in order], context):
             rows += _pruned(tower, by_site[seen.junction.site.name], seen, spec)
     if not rows:
-        raise UsageError("no neuron goes: the count that stays is that of all", "ratio", "use more, or a finer multiple")
+        raise UsageError(
+            "no neuron goes: the count that stays is that of all", "ratio", "use more, or a finer multiple"
+        )
     return StepReport(USE, summary(rows), tuple(rows))
 
 

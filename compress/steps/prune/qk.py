@@ -41,7 +41,9 @@ def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
     for tower, chosen in layers(encoder, spec, ROLES):
         numbers = {site.layer for layer in chosen for sites in layer.values() for site in sites}
         inner = [site for site in tower.sites if site.role.startswith("attn.") and site.layer in numbers]
-        found = [attention(tower, [site for site in inner if site.layer == number]) for number in sorted(numbers, key=str)]
+        found = [
+            attention(tower, [site for site in inner if site.layer == number]) for number in sorted(numbers, key=str)
+        ]
         seen = watch(tower, [each.query.site for each in found], context, Moments)
         for each in found:
             rows += _pruned(tower, each, seen[each.query.site.name], spec)
@@ -56,9 +58,7 @@ def _pruned(tower: Tower, found: Attention, seen: Moments, spec: Spec) -> list[S
     if count == width:
         return []
     query, key = found.query.site, found.key.site
-    (q, q_bias), (k, k_bias) = (
-        [each.astype(np.float64) for each in linear(tower, site)] for site in (query, key)
-    )
+    (q, q_bias), (k, k_bias) = ([each.astype(np.float64) for each in linear(tower, site)] for site in (query, key))
     queries, keys = seen.mapped(q, q_bias), seen.mapped(k, k_bias)
     moments, covariance = queries.gram / queries.rows, keys.covariance
     if not (np.isfinite(moments).all() and np.isfinite(covariance).all()):

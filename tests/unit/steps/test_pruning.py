@@ -216,7 +216,9 @@ def test_outputs_do_not_change_where_pruned_channels_are_constant(tiny_encoder, 
     replace(tower, first, weight, bias)
     before = embedded(tower, kind)
     context = Context(lambda name: tiny_towers.feeds(name, 12))
-    mlp.apply(tiny_encoder, mlp.Spec(towers=(kind,), ratio=3 / 72, multiple=1, score="variance", compensate="bias"), context)
+    mlp.apply(
+        tiny_encoder, mlp.Spec(towers=(kind,), ratio=3 / 72, multiple=1, score="variance", compensate="bias"), context
+    )
     assert site(tower, "mlp.fc1").shape == (tiny_towers.WIDTH, 69)
     assert site(tower, "mlp.fc2").shape == (69, tiny_towers.WIDTH)
     assert linear(tower, site(tower, "mlp.fc1"))[1] == pytest.approx(np.delete(bias, gone))
@@ -249,7 +251,9 @@ def test_a_bias_is_added_where_there_is_none(tiny_encoder):
 
 def test_a_weight_that_others_read_stays_theirs(tiny_encoder):
     tower = tiny_encoder.towers["text"]
-    first, other = (each for each in tower.sites if each.role == "attn.qkv" and each.name in ("/q.product", "/k.product"))
+    first, other = (
+        each for each in tower.sites if each.role == "attn.qkv" and each.name in ("/q.product", "/k.product")
+    )
     next(node for node in tower.graph.graph.node if node.name == other.node).input[1] = first.weight
     weight, bias = linear(tower, first)
     replace(tower, first, 2 * weight, bias)
