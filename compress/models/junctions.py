@@ -14,7 +14,7 @@ from compress.models.tower import Site, Tower
 
 @dataclass(frozen=True, slots=True)
 class Junction:
-    """A product at the end of a branch: `inner` is what it reads, `joined` what its output becomes with bias and stream.
+    """A product at the end of a branch: `inner` is what it reads, `joined` its output with bias and stream added.
 
     `residual` is the value of the stream that it is added to; None where the branch is added to nothing, and then
     `joined` is its output with the bias.

@@ -190,4 +190,5 @@ def _weights(encoder: Encoder, origin: Origin) -> bytes:
                 weights[f"{site.name}.weight"] = np.ascontiguousarray(weight)
                 if bias_of(tower, site) is not None:
                     weights[f"{site.name}.bias"] = bias
-    return save({name: weights[name] for name in sorted(weights)}, {"format": "pt"})
+    content: bytes = save({name: weights[name] for name in sorted(weights)}, {"format": "pt"})
+    return content

@@ -15,7 +15,7 @@ from compress.models.graph import array, drop_unused, initializers
 from compress.models.junctions import bias_of, node_named, readers
 from compress.models.tower import Site, Tower
 
-Floats = NDArray[np.floating]
+Values = NDArray[np.generic]
 Places = NDArray[np.intp]
 
 _ELEMENTWISE: Final = {
@@ -37,7 +37,7 @@ def linear(tower: Tower, site: Site) -> tuple[NDArray[np.float32], NDArray[np.fl
     return weight, array(tensors[node.input[at]]).astype(np.float32).ravel()
 
 
-def replace(tower: Tower, site: Site, weight: Floats, bias: Floats | None) -> None:
+def replace(tower: Tower, site: Site, weight: Values, bias: Values | None) -> None:
     """Give a product another weight (out, in) and, unless it is None, another bias (out,)."""
     biased = bias_of(tower, site)
     set_input(tower.graph, node_named(tower.graph.graph, site.node), 1, np.ascontiguousarray(weight.T))
@@ -49,7 +49,7 @@ def replace(tower: Tower, site: Site, weight: Floats, bias: Floats | None) -> No
     refresh(tower)
 
 
-def set_input(model: onnx.ModelProto, node: onnx.NodeProto, at: int, values: Floats) -> None:
+def set_input(model: onnx.ModelProto, node: onnx.NodeProto, at: int, values: Values) -> None:
     """Let a node read other values as one of its weights; others that read the same weight keep theirs."""
     name = node.input[at]
     new = numpy_helper.from_array(values.astype(np.float32), name)
@@ -101,7 +101,7 @@ def _between(tower: Tower, first: Sequence[Site], second: Site) -> list[onnx.Nod
     return list(met.values())
 
 
-def _add_bias(tower: Tower, site: Site, bias: Floats) -> None:
+def _add_bias(tower: Tower, site: Site, bias: Values) -> None:
     model = tower.graph
     node = node_named(model.graph, site.node)
     place = next(at for at, each in enumerate(model.graph.node) if each.name == node.name)

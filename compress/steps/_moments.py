@@ -11,7 +11,7 @@ Matrix = NDArray[np.float64]
 
 
 class Moments:
-    """Sums over rows x of an input (..., d): `gram` of x x^T (d, d), `total` of x (d,), and `rows`, how many, in float64."""
+    """Sums over rows x of an input (..., d), in float64: `gram` of x x^T (d, d), `total` of x (d,), `rows` how many."""
 
     def __init__(self) -> None:
         self.gram: Matrix = np.zeros((0, 0))

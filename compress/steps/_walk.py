@@ -1,9 +1,9 @@
 """Calibrating block by block: what a product reads in the tower as it stands, and what it should add to the stream.
 
-After each junction the caller may change the tower; what comes later is calibrated on what comes out of that. The target
-of a product is what the tower computed there before the walk began, less what the stream holds already, so that a layer
-also makes up for what the layers before it lost. Values between blocks are kept in files: the time is linear in the
-depth, and no second copy of the model is held.
+After each junction the caller may change the tower; what comes later is calibrated on what comes out of that. The
+target of a product is what the tower computed there before the walk began, less what the stream holds already, so that
+a layer also makes up for what the layers before it lost. Values between blocks are kept in files: the time is linear in
+the depth, and no second copy of the model is held.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -86,7 +87,7 @@ def _apart(tower: Tower, junctions: Sequence[Junction]) -> bool:
     if any(each.residual is None for each in junctions):
         return False
     earlier: set[str] = set()
-    for before, after in zip(junctions, junctions[1:], strict=False):
+    for before, after in pairwise(junctions):
         earlier.add(before.site.node)
         between = part(tower.graph, [*tower.inputs, before.joined], [after.joined])
         if any(node.name in earlier for node in between.graph.node):

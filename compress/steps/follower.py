@@ -40,8 +40,8 @@ def work(request: Data, channel: Channel) -> Data:
         if was is not None:
             joined = _run(was, [request["joined"]], feed, folder / f"was{at}.npz")[request["joined"]]
             rows.append(joined - kept[residual])
-            np.savez(folder / f"now{at}.npz", **{residual: kept[residual]})
-            np.savez(folder / f"was{at}.npz", **{request["joined"]: joined})
+            _keep(folder / f"now{at}.npz", residual, kept[residual])
+            _keep(folder / f"was{at}.npz", request["joined"], joined)
         counted = _real(rows[0], mask)
         heard = counted & _heard(rest, request, feed, joined) if rest is not None else counted
         try:
@@ -67,6 +67,10 @@ def _run(session: Any, wanted: list[str], feed: Arrays, stored: Path) -> Arrays:
     named = {value.name: held[value.name] for value in session.get_inputs()}
     found = dict(zip(computed, run(session, computed, named) if computed else (), strict=True))
     return {name: np.asarray(found.get(name, held.get(name)), np.float32) for name in wanted}
+
+
+def _keep(path: Path, name: str, values: NDArray[np.float32]) -> None:
+    np.savez(path, **{name: values})  # type: ignore[arg-type]
 
 
 def _real(values: NDArray[np.float32], mask: NDArray[Any] | None) -> NDArray[np.bool_]:

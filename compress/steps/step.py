@@ -26,8 +26,9 @@ class Context:
 class SiteReport:
     """What a step did to one site: treatment in words, weight bytes before and after, and what it lost.
 
-    `error` is the relative error of the weight where it was rounded; where channels were removed, that of what the
-    block adds to the stream, on samples that the fit has not seen. `removed` names their places, such as 0-3, 7.
+    What depends on the calibration data stands in the treatment behind a semicolon. `error` is the relative error of
+    the weight where it was rounded; where channels were removed, that of what the block adds to the stream, on samples
+    that the fit has not seen. `removed` names their places, such as 0-3, 7.
     """
 
     tower: str

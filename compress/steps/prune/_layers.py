@@ -64,8 +64,8 @@ def ranges(places: Sequence[int]) -> str:
 
 def row(tower: Tower, site: Site, words: str, error: float, removed: str = "") -> SiteReport:
     """What became of a site; `site` is as it was before."""
-    sizes = [4 * int(np.prod(each.shape)) for each in (site, tower.site(site.name))]
-    return SiteReport(tower.kind, site.name, site.role, words, *sizes, error=error, removed=removed)
+    before, after = (4 * int(np.prod(each.shape)) for each in (site, tower.site(site.name)))
+    return SiteReport(tower.kind, site.name, site.role, words, before, after, error, removed)
 
 
 def summary(rows: Sequence[SiteReport]) -> str:

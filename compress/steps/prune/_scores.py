@@ -38,7 +38,8 @@ def magnitude(weight: Matrix, before: Matrix) -> Matrix:
 
 def variance(covariance: Matrix) -> Matrix:
     """Variance of the activation, which is what bias compensation cannot make up for (VBP)."""
-    return np.diag(covariance).copy()
+    scores: Matrix = np.diag(covariance).copy()
+    return scores
 
 
 def fluctuation(covariance: Matrix, weight: Matrix) -> Matrix:

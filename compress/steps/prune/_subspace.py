@@ -6,6 +6,8 @@ keeping the best of the given dims.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from compress.steps._moments import Matrix
@@ -37,11 +39,20 @@ def of_logits(queries: Matrix, keys: Matrix, count: int) -> tuple[Matrix, Matrix
     return scale * first, scale * second, _lost(sizes, count)
 
 
+def diagonal(blocks: Sequence[Matrix]) -> Matrix:
+    """A matrix with these blocks along its diagonal."""
+    rows, columns = (np.cumsum([0, *(block.shape[axis] for block in blocks)]) for axis in (0, 1))
+    made: Matrix = np.zeros((rows[-1], columns[-1]))
+    for at, block in enumerate(blocks):
+        made[rows[at] : rows[at + 1], columns[at] : columns[at + 1]] = block
+    return made
+
+
 def _root(moments: Matrix) -> Matrix:
     """The lower Cholesky factor of slightly damped moments."""
     level = max(DAMPING * float(np.diag(moments).mean()), 1e-12)
-    factor: Matrix = np.linalg.cholesky(moments + level * np.eye(len(moments)))
-    return factor
+    factor = np.linalg.cholesky(moments + level * np.eye(len(moments)))
+    return factor.astype(np.float64)
 
 
 def _lost(sizes: Matrix, count: int) -> float:

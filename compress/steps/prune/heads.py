@@ -76,7 +76,7 @@ def _pruned(tower: Tower, found: Attention, seen: Calibrated, spec: Spec) -> lis
         reshape_to(tower, found.output.reshape, count * width, None)
     words = f"{count} of {heads} heads stay"
     cut = [row(tower, branch.site, words, made.error, gone) for branch in (found.query, found.key, found.value)]
-    return [*cut, row(tower, found.output.site, made.words, made.error, gone)]
+    return [*cut, row(tower, found.output.site, f"{count} of {heads} heads; {made.words}", made.error, gone)]
 
 
 def _kept(covariance: Matrix, weight: Matrix, heads: int, count: int, score: str) -> Kept:

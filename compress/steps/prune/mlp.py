@@ -74,7 +74,7 @@ def _pruned(tower: Tower, layer: Layer, seen: Calibrated, spec: Spec) -> list[Si
     replace(tower, second, made.fit.weight, made.fit.offset if spec.compensate != "none" else None)
     gone = ranges(np.setdiff1d(np.arange(width), keep).tolist())
     cut = [row(tower, site, f"{count} of {width} neurons stay", made.error, gone) for site in first]
-    return [*cut, row(tower, second, made.words, made.error, gone)]
+    return [*cut, row(tower, second, f"{count} of {width} inputs; {made.words}", made.error, gone)]
 
 
 def _kept(tower: Tower, layer: Layer, seen: Calibrated, weight: Matrix, count: int, score: _scores.Score) -> Kept:

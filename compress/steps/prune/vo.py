@@ -10,7 +10,6 @@ from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
-from scipy.linalg import block_diag
 
 from compress.core.errors import UsageError
 from compress.models.attention import Attention, attention, reshape_to
@@ -61,7 +60,7 @@ def _pruned(tower: Tower, found: Attention, seen: Calibrated, spec: Spec) -> lis
     covariance = seen.moments(0.01).inputs.covariance
     spans = [slice(head * width, (head + 1) * width) for head in range(heads)]
     parts = [_subspace.of_values(covariance[span, span], weight[:, span], count) for span in spans]
-    turned = block_diag(*(part[0] for part in parts))
+    turned = _subspace.diagonal([part[0] for part in parts])
     start = np.concatenate([part[1] for part in parts], 1)
     made = fitted(seen.mapped(turned), start, bias, np.arange(heads * count), spec.compensate)
     before, shift = linear(tower, value)
@@ -71,5 +70,8 @@ def _pruned(tower: Tower, found: Attention, seen: Calibrated, spec: Spec) -> lis
         if branch.reshape is not None:
             reshape_to(tower, branch.reshape, *sizes)
     lost = f"{100 * float(np.mean([part[2] for part in parts])):.2g} % of their power lost"
-    words = f"{count} of {width} value dims stay in each of {heads} heads, {lost}"
-    return [row(tower, value, words, made.error), row(tower, output, made.words, made.error)]
+    words = f"{count} of {width} value dims stay in each of {heads} heads; {lost}"
+    return [
+        row(tower, value, words, made.error),
+        row(tower, output, f"{count} of {width} inputs a head; {made.words}", made.error),
+    ]
