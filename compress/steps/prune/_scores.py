@@ -15,6 +15,9 @@ Score = Literal["residual", "fluctuation", "variance", "magnitude"]
 ROUNDS: Final = 64
 """Rounds in which channels leave: scores are exact within a round only for the first to go."""
 
+WIDE: Final = 2048
+"""Inputs beyond which a quarter of the rounds has to do."""
+
 DAMPING: Final = 1e-4
 
 
@@ -59,9 +62,10 @@ def eliminated(covariance: Matrix, weight: Matrix, groups: int, count: int) -> K
 
     size = len(covariance) // groups
     damped = covariance + np.eye(len(covariance)) * max(DAMPING * float(np.diag(covariance).mean()), 1e-30)
-    inverse = linalg.cho_solve(linalg.cho_factor(damped), np.eye(len(damped)))
+    lower, _ = linalg.lapack.dpotri(linalg.cholesky(damped, lower=True), lower=1)
+    inverse = np.tril(lower) + np.tril(lower, -1).T
     current, left = weight.astype(np.float64), np.arange(groups)
-    a_round = max(1, (groups - count) // ROUNDS)
+    a_round = max(1, (groups - count) // (ROUNDS if len(damped) <= WIDE else ROUNDS // 4))
     while len(left) > count:
         losses = _losses(inverse, current, size)
         leaving = np.argsort(losses, kind="stable")[: min(a_round, len(left) - count)]
