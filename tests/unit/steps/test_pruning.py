@@ -5,15 +5,17 @@ import pytest
 import tiny_towers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import numpy_helper
 
 from compress.core.errors import UsageError
+from compress.models.attention import attention
 from compress.models.graph import array, initializers
 from compress.models.junctions import bias_of, junction, part
 from compress.models.surgery import linear, narrow, replace
 from compress.steps import _ridge
 from compress.steps._moments import JointMoments, Moments
 from compress.steps._walk import walk
-from compress.steps.prune import _scores, _subspace, mlp
+from compress.steps.prune import _scores, _subspace, heads, mlp, qk, vo
 from compress.steps.prune._layers import ranges
 from compress.steps.step import Context
 from compress.targets.graph.session import open_session
@@ -306,3 +308,71 @@ def test_too_few_rows_fit_the_bias_alone(tiny_encoder):
 def test_without_data(tiny_encoder):
     with pytest.raises(UsageError, match="needs calibration data"):
         mlp.apply(tiny_encoder, mlp.Spec(), Context())
+
+
+# attention -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def headed(tmp_path):
+    """An encoder whose attentions have four heads of ten."""
+    return tiny_towers.encoder(tmp_path, heads=4)
+
+
+def attention_of(tower):
+    return attention(tower, [site for site in tower.sites if site.role.startswith("attn.")])
+
+
+def feeds(kind):
+    return tiny_towers.feeds(kind, 12)
+
+
+@pytest.mark.parametrize("kind", ["vision", "text"])
+def test_attention_is_read_from_the_graph(headed, tiny_encoder, kind):
+    found = attention_of(headed.towers[kind])
+    names = [branch.site.name for branch in (found.query, found.key, found.value, found.output)]
+    assert names == ["/q.product", "/k.product", "/v.product", "/out.product"]
+    assert (found.heads, found.query_width, found.value_width) == (4, 10, 10)
+    assert found.output.reshape == "/mixed_joined"
+    single = attention_of(tiny_encoder.towers[kind])
+    assert (single.heads, single.query_width, single.value.reshape) == (1, tiny_towers.WIDTH, None)
+
+
+def test_heads_keep_their_columns(headed):
+    tower = headed.towers["text"]
+    before = {branch.site.name: linear(tower, branch.site)[0] for branch in (attention_of(tower).query,)}
+    report = heads.apply(headed, heads.Spec(towers=("text",), ratio=0.5), Context(feeds))
+    gone = [int(text) for text in report.rows[0].removed.replace("-", ", ").split(", ")]
+    after = attention_of(tower)
+    assert (after.heads, after.query_width, after.value_width) == (2, 10, 10)
+    stay = [head for head in range(4) if head not in gone]
+    columns = np.concatenate([np.arange(10 * head, 10 * head + 10) for head in stay])
+    assert np.array_equal(linear(tower, after.query.site)[0], before["/q.product"][columns])
+
+
+def test_a_head_count_that_does_not_divide(headed):
+    with pytest.raises(UsageError, match="4 heads are no multiple of 8"):
+        heads.apply(headed, heads.Spec(multiple=8), Context(feeds))
+    tower = headed.towers["vision"]
+    shape = next(each for each in tower.graph.graph.initializer if each.name == "head_shape")
+    shape.CopyFrom(numpy_helper.from_array(np.array([0, 0, 5, 7], np.int64), "head_shape"))
+    with pytest.raises(UsageError, match="are cut into"):
+        vo.apply(headed, vo.Spec(towers=("vision",)), Context(feeds))
+
+
+def test_all_dims_but_those_that_say_nothing(headed):
+    """Values of rank 5 in heads of ten: half of the dims go and nothing changes; logits likewise."""
+    tower = headed.towers["text"]
+    found, rng = attention_of(tower), np.random.default_rng(0)
+    for branch in (found.value, found.query):
+        weight, bias = (each.reshape(4, 10, -1) for each in linear(tower, branch.site))
+        base = np.linalg.qr(rng.normal(size=(10, 5)))[0]
+        flat = base @ base.T
+        replace(tower, branch.site, (flat @ weight).reshape(40, -1), (flat @ bias).ravel())
+    before = embedded(tower, "text")
+    for method in (vo, qk):
+        spec = method.Spec(towers=("text",), ratio=0.5, multiple=1)
+        method.apply(headed, spec, Context(feeds))
+    after = attention_of(tower)
+    assert (after.heads, after.query_width, after.value_width) == (4, 5, 5)
+    assert embedded(tower, "text") == pytest.approx(before, abs=2e-3)
