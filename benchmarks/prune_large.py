@@ -29,7 +29,15 @@ from compress.steps.prune import mlp, qk, vo
 from compress.steps.step import Context
 from compress.targets.graph.session import open_session
 
-TEXT = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1, "vocab_size": 99}
+TEXT = {
+    "vocab_size": 99,
+    "bos_token_id": 1,
+    "eos_token_id": 3,
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
+}
 WIDTH = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "image_size": 224, "patch_size": 14}
 
 
