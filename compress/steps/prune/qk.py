@@ -64,7 +64,7 @@ def _pruned(tower: Tower, found: Attention, seen: Moments, spec: Spec) -> list[S
         raise UsageError("queries or keys hold NaN or infinity: the float model itself is broken", query.name)
     spans = [slice(head * width, (head + 1) * width) for head in range(heads)]
     parts = [_subspace.of_logits(moments[span, span], covariance[span, span], count) for span in spans]
-    first, second = (_subspace.diagonal([part[at] for part in parts]) for at in (0, 1))
+    first, second = _subspace.diagonal([part[0] for part in parts]), _subspace.diagonal([part[1] for part in parts])
     replace(tower, query, first @ q, first @ q_bias)
     replace(tower, key, second @ k, second @ (k_bias - keys.mean))
     for branch in (found.query, found.key):
