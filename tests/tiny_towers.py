@@ -47,12 +47,20 @@ class Drawing:
         return model
 
 
-def _block(draw, value):
+def _block(draw, value, heads):
     seen = draw.norm(value, "norm1")
     q, k, v = (draw.linear(seen, name, WIDTH, WIDTH) for name in "qkv")
-    turned = draw.node("Transpose", [k], "k_turned", perm=[0, 2, 1])
+    turned = [0, 2, 1]
+    if heads > 1:
+        shape, turned = draw.const("head_shape", [0, 0, heads, WIDTH // heads]), [0, 1, 3, 2]
+        cut = (draw.node("Reshape", [each, shape], f"{each}_cut") for each in (q, k, v))
+        q, k, v = (draw.node("Transpose", [each], f"{each}_heads", perm=[0, 2, 1, 3]) for each in cut)
+    turned = draw.node("Transpose", [k], "k_turned", perm=turned)
     scores = draw.node("MatMul", [q, turned], "scores")
     mixed = draw.node("MatMul", [draw.node("Softmax", [scores], "attention", axis=-1), v], "mixed")
+    if heads > 1:
+        joined = draw.node("Transpose", [mixed], "mixed_heads", perm=[0, 2, 1, 3])
+        mixed = draw.node("Reshape", [joined, draw.const("joined_shape", [0, 0, WIDTH])], "mixed_joined")
     value = draw.node("Add", [value, draw.linear(mixed, "out", WIDTH, WIDTH)], "after_attention")
     inner = draw.node("Gelu", [draw.linear(draw.norm(value, "norm2"), "fc1", WIDTH, INNER)], "inner")
     value = draw.node("Add", [value, draw.linear(inner, "fc2", INNER, WIDTH)], "after_mlp")
@@ -65,24 +73,24 @@ def _unit(draw, value, output):
     return draw.node("Div", [value, length], output)
 
 
-def vision(seed=0):
+def vision(seed=0, heads=1):
     draw = Drawing(seed)
     kernel = draw.weight("patch.weight", WIDTH, 3, PATCH, PATCH)
     seen = draw.node(
         "Conv", ["pixel_values", kernel, draw.weight("patch.bias", WIDTH)], "patches", strides=[PATCH, PATCH]
     )
     flat = draw.node("Reshape", [seen, draw.const("flat_shape", [0, 0, -1])], "flat")
-    _unit(draw, _block(draw, draw.node("Transpose", [flat], "cells", perm=[0, 2, 1])), "image_embeds")
+    _unit(draw, _block(draw, draw.node("Transpose", [flat], "cells", perm=[0, 2, 1]), heads), "image_embeds")
     return draw.model(
         helper.make_tensor_value_info("pixel_values", TensorProto.FLOAT, ["batch", 3, SIDE, SIDE]),
         helper.make_tensor_value_info("image_embeds", TensorProto.FLOAT, ["batch", JOINT]),
     )
 
 
-def text(seed=1):
+def text(seed=1, heads=1):
     draw = Drawing(seed)
     told = draw.node("Gather", [draw.weight("table", VOCABULARY, WIDTH), "input_ids"], "tokens_in", axis=0)
-    _unit(draw, _block(draw, told), "text_embeds")
+    _unit(draw, _block(draw, told, heads), "text_embeds")
     return draw.model(
         helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "sequence"]),
         helper.make_tensor_value_info("text_embeds", TensorProto.FLOAT, ["batch", JOINT]),
@@ -92,22 +100,22 @@ def text(seed=1):
 ROLES = {"attn.qkv": 3, "attn.out": 1, "mlp.fc1": 1, "mlp.fc2": 1, "projection": 1}
 
 
-def write(folder):
+def write(folder, heads=1):
     """Both towers as files, by kind."""
     files = {"vision": folder / "vision.onnx", "text": folder / "text.onnx"}
-    for kind, model in (("vision", vision()), ("text", text())):
+    for kind, model in (("vision", vision(heads=heads)), ("text", text(heads=heads))):
         files[kind].write_bytes(model.SerializeToString())
     return files
 
 
-def encoder(folder):
+def encoder(folder, heads=1):
     """The encoder of both towers, read from files below `folder`."""
     plain = {
         "kind": "plain",
         "image": {"size": [SIDE, SIDE]},
         "text": {"tokenizer": "bytes", "length": 8},
     }
-    return load_onnx(write(folder), plain, 10.0)
+    return load_onnx(write(folder, heads), plain, 10.0)
 
 
 def feeds(kind, batches=2, seed=5):

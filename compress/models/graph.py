@@ -76,24 +76,24 @@ def messages(message: Message) -> Iterator[Message]:
 def drop_unused(graph: onnx.GraphProto) -> None:
     """Remove, in place, nodes whose results nobody reads and weights that no node reads."""
     wanted = {value.name for value in graph.output}
-    kept: list[onnx.NodeProto] = []
-    for node in reversed(graph.node):
-        if wanted.intersection(node.output):
-            kept.append(node)
-            wanted.update(_reads(node))
-    tensors = [tensor for tensor in graph.initializer if tensor.name in wanted]
-    del graph.node[:], graph.initializer[:]
-    graph.node.extend(reversed(kept))
-    graph.initializer.extend(tensors)
+    for at in range(len(graph.node) - 1, -1, -1):  # one by one: to put the others back would copy every weight
+        if wanted.intersection(graph.node[at].output):
+            wanted.update(reads(graph.node[at]))
+        else:
+            del graph.node[at]
+    for at in range(len(graph.initializer) - 1, -1, -1):
+        if graph.initializer[at].name not in wanted:
+            del graph.initializer[at]
 
 
-def _reads(node: onnx.NodeProto) -> Iterable[str]:
+def reads(node: onnx.NodeProto) -> Iterable[str]:
+    """Names of the values that a node reads, those of its subgraphs among them."""
     yield from (name for name in node.input if name)
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs):
             yield from (value.name for value in graph.output)  # a branch may hand on what stands outside of it
             for inner in graph.node:
-                yield from _reads(inner)
+                yield from reads(inner)
 
 
 def _constants_to_initializers(graph: onnx.GraphProto) -> None:

@@ -10,8 +10,10 @@ from typing import Any, Protocol
 from compress.core import names
 from compress.core.errors import ResourceExhausted, UsageError
 from compress.data.child import out_of_memory
+from compress.models import structure
 from compress.models.families.family import Family
-from compress.models.source import PROCESSING, Access, check_folder, locate
+from compress.models.source import PROCESSING, WEIGHTS, Access, check_folder, locate
+from compress.models.structure import Origin, Structure
 from compress.models.tower import Encoder
 
 
@@ -36,7 +38,8 @@ def load(source: Source, offline: bool = False) -> Encoder:
     config = _config(folder)
     architecture = _architecture(config)
     family = family_of(architecture, folder)
-    model = _pretrained(architecture, folder, options)
+    pruned = structure.read(folder)
+    model = _model(architecture, folder, options, pruned)
     from compress.models.torch_export import export_towers
 
     towers, difference = export_towers(model, family, source.normalize)
@@ -52,7 +55,58 @@ def load(source: Source, offline: bool = False) -> Encoder:
         logit_scale=float(scale.detach().exp()) if scale is not None else None,
         normalized=source.normalize,
         export_error=difference,
+        origin=Origin(
+            structure=pruned or Structure(version=1, architecture=architecture, origin=_named(source)),
+            pruned=pruned is not None,
+            weights=lambda: _state(_model(architecture, folder, options, pruned)),
+            loaded=structure.modules(towers),
+            cut=structure.attentions(towers),
+        ),
     )
+
+
+def _named(source: Source) -> structure.Model:
+    """What a recipe may call this model anywhere: a folder keeps its name, not where it lies here."""
+    folder = Path(source.source).expanduser()
+    return structure.Model(
+        source=f"./{folder.resolve().name}" if folder.is_dir() else source.source, revision=source.revision
+    )
+
+
+def _state(model: Any) -> dict[str, Any]:
+    return {name: weight.numpy() for name, weight in model.state_dict().items()}
+
+
+def _model(architecture: str, folder: Path, options: Mapping[str, Any], pruned: Structure | None) -> Any:
+    if pruned is None:
+        return _pretrained(architecture, folder, options)
+    if pruned.architecture != architecture:
+        raise UsageError(f"it is the structure of a {pruned.architecture}, not {architecture}", str(folder))
+    return _refitted(architecture, folder, pruned)
+
+
+def _refitted(architecture: str, folder: Path, pruned: Structure) -> Any:
+    """A pruned model: modules of the sizes that its structure says, weights from safetensors and nowhere else."""
+    import transformers
+    from safetensors.torch import load_file
+
+    if not (folder / WEIGHTS[0]).is_file():
+        raise UsageError(
+            f"a pruned model needs {WEIGHTS[0]}", str(folder), "quantized artifacts do not hold float weights"
+        )
+    made = getattr(transformers, architecture)
+    try:
+        model = structure.fitted(
+            made(made.config_class.from_pretrained(folder, local_files_only=True, attn_implementation="eager")), pruned
+        )
+        model.load_state_dict(load_file(folder / WEIGHTS[0]), strict=True)
+    except UsageError:
+        raise
+    except Exception as error:  # transformers, torch and safetensors raise a dozen unrelated classes
+        if out_of_memory(error):
+            raise ResourceExhausted(f"memory ran out while loading the model: {error}", str(folder)) from error
+        raise UsageError(f"the pruned model cannot be loaded: {error}", str(folder)) from error
+    return model.float().eval()
 
 
 def _pretrained(architecture: str, folder: Path, options: Mapping[str, Any]) -> Any:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx
 
 from compress.models.treatment import Treatment
+
+if TYPE_CHECKING:
+    from compress.models.structure import Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ class Encoder:
 
     `files` are processor, tokenizer and config files by name, `preprocess` and `logit_scale` go into runtime.json,
     `export_error` is the largest difference between the framework's embeddings and the float graph's (None when the
-    source is ONNX already).
+    source is ONNX already). `origin` knows the weights of a Hugging Face model.
     """
 
     source: str
@@ -69,3 +72,4 @@ class Encoder:
     normalized: bool
     export_error: float | None = None
     license: str | None = None
+    origin: Origin | None = None

@@ -13,7 +13,7 @@ from compress.models.loading import load as load_named
 from compress.models.onnx_towers import load_onnx
 from compress.models.tower import Encoder
 from compress.recipe.load import locate
-from compress.recipe.sources import ModelSource, OnnxModel, TokenizerText
+from compress.recipe.sources import ModelSource, NamedModel, OnnxModel, TokenizerText
 from compress.targets import onnxruntime_cpu
 
 TOKENIZER: Final = "tokenizer.json"
@@ -32,6 +32,26 @@ def load(source: ModelSource, recipe: Path, offline: bool, roots: tuple[Path, ..
     told = {**preprocess["text"], "tokenizer": TOKENIZER}
     files_ = {TOKENIZER: tokenizer_file(_found(source.preprocess.text.tokenizer, recipe, roots))}
     return replace(encoder, files=files_, preprocess={**preprocess, "text": told})
+
+
+def original(encoder: Encoder, offline: bool, roots: tuple[Path, ...] = ()) -> Encoder:
+    """What an encoder is held against: itself, or the model that it was pruned from before.
+
+    Ten models, each pruned from the one before and held against it, would lose ten times what a policy tolerates.
+    """
+    if encoder.origin is None or not encoder.origin.pruned:
+        return encoder
+    told = encoder.origin.structure.origin
+    places = (
+        [told.source, *(str(root / told.source) for root in roots)] if told.source.startswith("./") else [told.source]
+    )
+    source = next((place for place in places if Path(place).is_dir()), told.source)
+    try:
+        named = NamedModel(source=source, revision=told.revision, normalize=encoder.normalized)
+        return load_named(named, offline)
+    except UsageError as error:
+        hint = "run from the folder that holds it, or name that folder with --data-root"
+        raise UsageError(f"the model that it was pruned from cannot be read: {error}", encoder.source, hint) from error
 
 
 def _found(written: str, recipe: Path, roots: tuple[Path, ...]) -> Path:

@@ -5,6 +5,7 @@ Sizes, shapes and refusals do not depend on the data that calibrate a step, so t
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -62,12 +63,17 @@ class StepPlan:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Bytes of a tower's files in float and as the recipe leaves it."""
+    """Bytes of a tower's files in float and as the recipe leaves it, its parameters, and the work of its products.
+
+    `work` is the multiplications per token of the blocks' products over what they were; 1 unless something is pruned.
+    """
 
     tower: str
     parameters: int
     before: int
     after: int | None
+    parameters_after: int
+    work: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +123,11 @@ def plan(recipe: Recipe, file: Path, options: Options) -> Plan:
     with tempfile.TemporaryDirectory() as scratch:
         reference, candidate = Path(scratch) / "reference", Path(scratch) / "candidate"
         reference.mkdir()
-        model.export_float(encoder, reference)
-        parameters = {kind: parameter_count(tower.graph) for kind, tower in encoder.towers.items()}
+        model.export_float(model.original(encoder, options.offline, options.data_roots), reference)
+        counted = {kind: (parameter_count(tower.graph), _work(tower)) for kind, tower in encoder.towers.items()}
         steps = tuple(_rehearse(recipe, encoder, reference, options, refused))
         refused += _export(target, encoder, candidate)
-        sizes = tuple(_sizes(parameters, reference, candidate))
+        sizes = tuple(_sizes(counted, encoder, reference, candidate))
     spec = recipe.data.get("calibration")
     if spec is None and (asking := [step.use for step in steps if step.calibrates]):
         what, hint = f"{asking[0]} needs calibration data", "add data: {calibration: {source: scenes, samples: 256}}"
@@ -188,7 +194,8 @@ def _planned(row: SiteReport, site: Site | None, tower: Tower) -> Planned:
         case Float16():
             return Planned(row.tower, row.site, row.role, shape, "fp16", 16)
         case _:
-            return Planned(row.tower, row.site, row.role, shape, row.treatment)
+            words = row.treatment.split(";")[0]
+            return Planned(row.tower, row.site, row.role, shape, words)
 
 
 def _export(target: Target, encoder: Encoder, folder: Path) -> Iterator[Refusal]:
@@ -206,12 +213,19 @@ def _export(target: Target, encoder: Encoder, folder: Path) -> Iterator[Refusal]
             return
 
 
-def _sizes(parameters: dict[str, int], reference: Path, candidate: Path) -> Iterator[Size]:
+def _work(tower: Tower) -> int:
+    """Multiplications per token in the products of the blocks."""
+    return sum(math.prod(site.shape) for site in tower.sites if site.op == "MatMul" and site.layer is not None)
+
+
+def _sizes(counted: dict[str, tuple[int, int]], encoder: Encoder, reference: Path, candidate: Path) -> Iterator[Size]:
     before, after = model_bytes(reference), model_bytes(candidate) if (candidate / "onnx").is_dir() else {}
-    for kind, count in parameters.items():
+    for kind, (parameters, work) in counted.items():
+        tower = encoder.towers[kind]
         made = [size for file, size in after.items() if Path(file).name.startswith(f"{kind}_")]
         floats = sum(size for file, size in before.items() if Path(file).name.startswith(f"{kind}_"))
-        yield Size(kind, count, floats, sum(made) if made else None)
+        left = parameter_count(tower.graph)
+        yield Size(kind, parameters, floats, sum(made) if made else None, left, _work(tower) / work if work else 1.0)
 
 
 def _refusal(error: UsageError, where: str = "") -> Refusal:

@@ -49,7 +49,8 @@ def run(recipe: Recipe, file: Path, options: Options) -> Result:
     target.ready()
     with Store(options.output).stage(recipe.name) as staging:
         encoder = model.load(recipe.model, file, options.offline, options.data_roots)
-        reference = model.write_reference(encoder, options.cache / "reference")
+        against = model.original(encoder, options.offline, options.data_roots)
+        reference = model.write_reference(against, options.cache / "reference")
         data = provenance.load(recipe, options.data_roots, options.progress)
         steps = apply_steps(recipe, encoder, reference, data, options)
         target.export(encoder, staging.folder)

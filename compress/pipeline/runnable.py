@@ -7,6 +7,7 @@ from pathlib import Path
 from compress.artifact import layout
 from compress.core.errors import UsageError
 from compress.data import runtime
+from compress.models import structure
 from compress.pipeline import model
 from compress.pipeline.options import Options
 from compress.recipe.load import load
@@ -39,6 +40,10 @@ def reference(named: str, options: Options, allow_pickle: bool = False) -> Path:
     Raises UsageError for a compressed artifact: ten candidates, each held against the one before, would lose ten times
     what a policy tolerates.
     """
+    if (pruned := structure.read(Path(named))) is not None:
+        raise UsageError(
+            "a reference has to be an original, and this model is pruned", named, f"name {pruned.origin.source}"
+        )
     recipe = Path(named) / layout.RECIPE
     if recipe.is_file():
         made = load(recipe, spec_of)

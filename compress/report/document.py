@@ -85,6 +85,7 @@ class Change(_Part):
     bytes_before: int | None = None
     bytes_after: int | None = None
     error: Number = None
+    removed: Text = ""
 
 
 class Step(_Part):

@@ -49,7 +49,7 @@ def watch_values(
         )
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        feeds = _stored(tower, context, folder)
+        feeds = stored(tower, context, folder)
         save(with_outputs(tower.graph, [value for value in values if value not in tower.inputs]), folder / "graph.onnx")
         request = {
             "graph": str(folder / "graph.onnx"),
@@ -92,7 +92,7 @@ def _window(site: Site, node: onnx.NodeProto) -> dict[str, list[int]]:
     }
 
 
-def _stored(tower: Tower, context: Context, folder: Path) -> list[str]:
+def stored(tower: Tower, context: Context, folder: Path) -> list[str]:
     """The batches of calibration inputs as files for the child."""
     assert context.feeds is not None
     paths = []

@@ -1,4 +1,4 @@
-"""Second moments of what flows into a product: what compensating methods know of their inputs."""
+"""Moments of what flows into a product: what compensating methods, of rounding and of pruning, know of their inputs."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+Matrix = NDArray[np.float64]
+
 
 class Moments:
-    """Sums over rows x of an input (..., d): `gram` of x x^T (d, d), `total` of x (d,), and `rows`, all in float64."""
+    """Sums over rows x of an input (..., d), in float64: `gram` of x x^T (d, d), `total` of x (d,), `rows` how many."""
 
     def __init__(self) -> None:
-        self.gram: NDArray[np.float64] = np.zeros((0, 0))
-        self.total: NDArray[np.float64] = np.zeros(0)
-        self.rows = 0
+        self.gram: Matrix = np.zeros((0, 0))
+        self.total: Matrix = np.zeros(0)
+        self.rows = 0.0
 
     def add(self, values: NDArray[np.float32]) -> None:
         """Take in an array whose last axis is the input of the product. Raises ValueError on NaN or infinity."""
@@ -28,13 +30,130 @@ class Moments:
         self.total += flat.sum(0, dtype=np.float64)
         self.rows += len(flat)
 
-    def state(self) -> dict[str, NDArray[np.float64]]:
+    @property
+    def mean(self) -> Matrix:
+        """Mean of the rows, (d,)."""
+        mean: Matrix = self.total / (self.rows or 1)
+        return mean
+
+    @property
+    def covariance(self) -> Matrix:
+        """Covariance of the rows, (d, d), divided by their number."""
+        covariance: Matrix = self.gram / (self.rows or 1) - np.outer(self.mean, self.mean)
+        return covariance
+
+    def mapped(self, matrix: Matrix, shift: Matrix | None = None) -> Moments:
+        """Moments of M x + s in place of x, for a matrix (k, d) and a shift (k,)."""
+        made, moved = Moments(), np.zeros(len(matrix)) if shift is None else shift
+        total = matrix @ self.total
+        crossed = np.outer(total, moved)
+        made.gram = matrix @ self.gram @ matrix.T + crossed + crossed.T + self.rows * np.outer(moved, moved)
+        made.total, made.rows = total + self.rows * moved, self.rows
+        return made
+
+    def state(self) -> dict[str, Matrix]:
         """All sums."""
         return {"gram": self.gram, "total": self.total, "rows": np.array(float(self.rows))}
 
     @classmethod
-    def restored(cls, state: Mapping[str, NDArray[np.float64]]) -> Moments:
+    def restored(cls, state: Mapping[str, Matrix]) -> Moments:
         """The moments that had this state."""
         made = cls()
-        made.gram, made.total, made.rows = state["gram"], state["total"], int(state["rows"])
+        made.gram, made.total, made.rows = state["gram"], state["total"], float(state["rows"])
+        return made
+
+
+class JointMoments:
+    """Moments of inputs x (n, d), and of x with targets t (n, m): `cross` of t x^T, `sums` of t, `power` of |t|^2."""
+
+    def __init__(self) -> None:
+        self.inputs = Moments()
+        self.cross: Matrix = np.zeros((0, 0))
+        self.sums: Matrix = np.zeros(0)
+        self.power = 0.0
+
+    def add(self, inputs: NDArray[np.float32], targets: NDArray[np.float32]) -> None:
+        """Take in rows (n, d) with what belongs to them (n, m). Raises ValueError on NaN or infinity."""
+        if not self.inputs.rows:
+            self.cross = np.zeros((targets.shape[1], inputs.shape[1]))
+            self.sums = np.zeros(targets.shape[1])
+        cross, power = (targets.T @ inputs).astype(np.float64), float(np.square(targets, dtype=np.float64).sum())
+        if not (np.isfinite(cross).all() and np.isfinite(power)):
+            raise ValueError("the activations hold NaN or infinity")
+        self.inputs.add(inputs)
+        self.cross += cross
+        self.sums += targets.sum(0, dtype=np.float64)
+        self.power += power
+
+    @classmethod
+    def of_product(cls, inputs: Moments, weight: Matrix, bias: Matrix) -> JointMoments:
+        """With the targets W x + b of a product with weight (m, d) and bias (m,)."""
+        made = cls()
+        made.inputs = inputs
+        made.cross = weight @ inputs.gram + np.outer(bias, inputs.total)
+        made.sums = weight @ inputs.total + inputs.rows * bias
+        made.power = float((made.cross * weight).sum() + bias @ made.sums)
+        return made
+
+    @property
+    def rows(self) -> float:
+        """Number of rows, or the sum of their weights."""
+        return self.inputs.rows
+
+    @property
+    def target_mean(self) -> Matrix:
+        """Mean of the targets, (m,)."""
+        mean: Matrix = self.sums / (self.rows or 1)
+        return mean
+
+    @property
+    def cross_covariance(self) -> Matrix:
+        """Covariance of targets with inputs, (m, d)."""
+        covariance: Matrix = self.cross / (self.rows or 1) - np.outer(self.target_mean, self.inputs.mean)
+        return covariance
+
+    @property
+    def target_variance(self) -> float:
+        """Sum of the variances of the targets."""
+        return self.power / (self.rows or 1) - float(np.square(self.target_mean).sum())
+
+    def __add__(self, other: JointMoments) -> JointMoments:
+        """The moments of the rows of both."""
+        if not (self.rows and other.rows):
+            return self if self.rows else other
+        made = JointMoments()
+        made.inputs.gram = self.inputs.gram + other.inputs.gram
+        made.inputs.total = self.inputs.total + other.inputs.total
+        made.inputs.rows = self.rows + other.rows
+        made.cross, made.sums = self.cross + other.cross, self.sums + other.sums
+        made.power = self.power + other.power
+        return made
+
+    def mapped(self, matrix: Matrix) -> JointMoments:
+        """Moments of M x in place of x, for a matrix (k, d)."""
+        made = JointMoments()
+        if self.rows:
+            made.inputs = self.inputs.mapped(matrix)
+            made.cross, made.sums, made.power = self.cross @ matrix.T, self.sums, self.power
+        return made
+
+    def scaled(self, weight: float) -> JointMoments:
+        """The same rows, each counted `weight` times."""
+        made = JointMoments()
+        if weight and self.rows:
+            made.inputs.gram, made.inputs.total = weight * self.inputs.gram, weight * self.inputs.total
+            made.inputs.rows = weight * self.rows
+            made.cross, made.sums, made.power = weight * self.cross, weight * self.sums, weight * self.power
+        return made
+
+    def state(self) -> dict[str, Matrix]:
+        """All sums."""
+        return {**self.inputs.state(), "cross": self.cross, "sums": self.sums, "power": np.array(self.power)}
+
+    @classmethod
+    def restored(cls, state: Mapping[str, Matrix]) -> JointMoments:
+        """The moments that had this state."""
+        made = cls()
+        made.inputs = Moments.restored(state)
+        made.cross, made.sums, made.power = state["cross"], state["sums"], float(state["power"])
         return made

@@ -24,7 +24,12 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class SiteReport:
-    """What a step did to one site: treatment in words, weight bytes before and after, relative error of the weight."""
+    """What a step did to one site: treatment in words, weight bytes before and after, and what it lost.
+
+    What depends on the calibration data stands in the treatment behind a semicolon. `error` is the relative error of
+    the weight where it was rounded; where channels were removed, that of what the block adds to the stream, on samples
+    that the fit has not seen. `removed` names their places, such as 0-3, 7.
+    """
 
     tower: str
     site: str
@@ -33,6 +38,7 @@ class SiteReport:
     bytes_before: int
     bytes_after: int
     error: float
+    removed: str = ""
 
 
 @dataclass(frozen=True, slots=True)

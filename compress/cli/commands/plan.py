@@ -98,10 +98,12 @@ def _sizes(made: Plan) -> Table:
     afters = [after for *_, after in rows if after is not None]
     total = sum(afters) if len(afters) == len(rows) else None
     rows.append(("all", made.parameters, sum(row[2] for row in rows), total))
+    left = {each.tower: each.parameters_after for each in made.sizes if each.parameters_after != each.parameters}
     for tower, parameters, before, after in rows:
         shown = "cannot be written" if after is None else wording.size(after)
         ratio = wording.number(wording.ratio(after, before))
-        table.add_row(tower, f"{parameters:,}", wording.size(before), shown, ratio)
+        count = f"{parameters:,}" + (f" to {left[tower]:,}" if tower in left else "")
+        table.add_row(tower, count, wording.size(before), shown, ratio)
     return table
 
 
@@ -110,8 +112,10 @@ def _facts(made: Plan) -> str:
 
     data = made.calibration
     told = "none" if data is None else ", ".join(f"{key} {value}" for key, value in data.items())
+    pruned = ", ".join(f"{each.tower} {100 * each.work:.0f} %" for each in made.sizes if each.work != 1)
+    work = f"\nproducts     {pruned} of the multiplications per token stay" if pruned else ""
     memory = f"{wording.size(made.memory)} at the peak so far; a run takes as much, and a child that measures beside it"
-    return f"\ncalibration  {told}\nmemory       {memory}"
+    return f"\ncalibration  {told}\nmemory       {memory}{work}"
 
 
 def _tasks(made: Plan) -> Table:

@@ -11,6 +11,7 @@ import onnx
 
 from compress.data import runtime
 from compress.data.runtime import Proof
+from compress.models import structure
 from compress.models.external_data import save
 from compress.models.tower import Encoder, Tower
 from compress.models.treatment import BlockWeights, Float16, StaticFloat8, StaticInt8
@@ -33,7 +34,8 @@ def write(encoder: Encoder, folder: Path, emit: Emit, opened: Opened) -> dict[st
     for kind, path in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         save(emit(encoder.towers[kind]), path)
-    for name, data in encoder.files.items():
+    for name, data in {**encoder.files, **structure.files(encoder)}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
     placed = {kind: path.relative_to(folder).as_posix() for kind, path in files.items()}
     runtime.write(folder, _runtime(encoder, placed, opened))

@@ -1,0 +1,194 @@
+"""Pruned Hugging Face models: `compress/structure.json`, which says what differs from the config, and their weights.
+
+A config knows one width for all layers. Where layers agree, the config says their width and plain transformers loads
+the folder; the rest stands in structure.json, from which `fitted` builds the modules before the weights are read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+
+from compress.artifact import layout
+from compress.core.errors import UsageError
+from compress.models.attention import attention
+from compress.models.junctions import bias_of
+from compress.models.surgery import linear
+from compress.recipe.fields import PositiveInt, Strict, Text, Version
+
+if TYPE_CHECKING:
+    from compress.models.tower import Encoder, Site, Tower
+
+Weights = Mapping[str, NDArray[np.float32]]
+FC1: Final = "mlp.fc1"
+
+
+class Module(Strict):
+    """The sizes of a linear layer."""
+
+    outputs: PositiveInt
+    inputs: PositiveInt
+    bias: bool
+
+
+class Heads(Strict):
+    """How an attention is cut into heads; `scale` of its logits stays that of the model that was pruned."""
+
+    heads: PositiveInt
+    query_width: PositiveInt
+    value_width: PositiveInt
+
+
+class Model(Strict):
+    """The model that was pruned: what a recipe calls it."""
+
+    source: Text
+    revision: str | None = None
+
+
+class Structure(Strict):
+    """What differs from the model that was pruned: linear layers and attentions, by module path."""
+
+    version: Version
+    architecture: Text
+    origin: Model
+    modules: dict[str, Module] = Field(default_factory=dict)
+    attentions: dict[str, Heads] = Field(default_factory=dict)
+
+    def to_bytes(self) -> bytes:
+        """As the file holds it."""
+        return (json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True) + "\n").encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a Hugging Face model came from: a function that reads its weights, and its parts as they were loaded.
+
+    `pruned` is what its folder's structure.json says, None where it had none.
+    """
+
+    structure: Structure
+    pruned: bool
+    weights: Callable[[], Weights] = field(repr=False)
+    loaded: Mapping[str, Module] = field(repr=False)
+    cut: Mapping[str, Heads] = field(repr=False)
+
+
+def read(folder: Path) -> Structure | None:
+    """The structure of a model folder; None where it has none. Raises UsageError for one that cannot be read."""
+    path = folder / layout.STRUCTURE
+    if not path.is_file():
+        return None
+    try:
+        return Structure.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise UsageError(f"the structure of the pruned model cannot be read: {error}", str(path)) from error
+
+
+def fitted(model: Any, structure: Structure) -> Any:
+    """Give a torch model linear layers of the sizes that its structure says; their weights are yet to be read."""
+    from torch import nn
+
+    for path, told in structure.modules.items():
+        parent, _, name = path.rpartition(".")
+        try:
+            holder = model.get_submodule(parent)
+            old = getattr(holder, name)
+        except AttributeError:
+            raise UsageError(f"the model has no module {path!r}", layout.STRUCTURE) from None
+        if not isinstance(old, nn.Linear):
+            raise UsageError(f"{path!r} is no linear layer", layout.STRUCTURE)
+        setattr(holder, name, nn.Linear(told.inputs, told.outputs, bias=told.bias))
+    if structure.attentions:
+        from compress.models.torch_attention import cut
+
+        cut(model, {path: told.heads for path, told in structure.attentions.items()})
+    return model
+
+
+def modules(towers: Mapping[str, Tower]) -> dict[str, Module]:
+    """The linear layers of towers by name: those of a Hugging Face model are module paths."""
+    found = {}
+    for tower in towers.values():
+        for site in tower.sites:
+            if site.op == "MatMul":
+                inputs, outputs = site.shape
+                found[site.name] = Module(outputs=outputs, inputs=inputs, bias=bias_of(tower, site) is not None)
+    return found
+
+
+def attentions(towers: Mapping[str, Tower]) -> dict[str, Heads]:
+    """How the attentions of towers are cut, by the path of the module that holds their products."""
+    found = {}
+    for tower in towers.values():
+        layers: dict[int, list[Site]] = {}
+        for site in tower.sites:
+            if site.role.startswith("attn.") and site.layer is not None:
+                layers.setdefault(site.layer, []).append(site)
+        for sites in layers.values():
+            cut = attention(tower, sites)
+            path = cut.output.site.name.rpartition(".")[0]
+            found[path] = Heads(heads=cut.heads, query_width=cut.query_width, value_width=cut.value_width)
+    return found
+
+
+def files(encoder: Encoder) -> dict[str, bytes]:
+    """What an artifact of a pruned Hugging Face model holds besides: structure, config, and float weights.
+
+    Weights are left out where they are quantized. Empty for models that are not pruned.
+    """
+    origin = encoder.origin
+    if origin is None:
+        return {}
+    now = modules(encoder.towers)
+    changed = {path: module for path, module in now.items() if origin.loaded[path] != module}
+    if not changed and not origin.pruned:
+        return {}
+    told = {
+        "modules": {path: now[path] for path in {**origin.structure.modules, **changed}},
+        "attentions": {
+            path: heads
+            for path, heads in attentions(encoder.towers).items()
+            if path in origin.structure.attentions or heads != origin.cut[path]
+        },
+    }
+    made = {
+        layout.STRUCTURE: origin.structure.model_copy(update=told).to_bytes(),
+        "config.json": _config(encoder.files["config.json"], encoder.towers),
+    }
+    if not any(tower.treatments for tower in encoder.towers.values()):
+        made["model.safetensors"] = _weights(encoder, origin)
+    return made
+
+
+def _config(content: bytes, towers: Mapping[str, Tower]) -> bytes:
+    """The config with the MLP width of every tower whose layers agree on one."""
+    told = json.loads(content)
+    for kind, tower in towers.items():
+        widths = {site.shape[1] for site in tower.sites if site.role == FC1}
+        if len(widths) == 1 and isinstance(told.get(f"{kind}_config"), dict):
+            told[f"{kind}_config"]["intermediate_size"] = widths.pop()
+    return (json.dumps(told, indent=2, sort_keys=True) + "\n").encode()
+
+
+def _weights(encoder: Encoder, origin: Origin) -> bytes:
+    """The model's weights as safetensors, with those of the graphs in place of what they were."""
+    from safetensors.numpy import save
+
+    weights = dict(origin.weights())
+    for tower in encoder.towers.values():
+        for site in tower.sites:
+            if site.op == "MatMul" and f"{site.name}.weight" in weights:
+                weight, bias = linear(tower, site)
+                weights[f"{site.name}.weight"] = np.ascontiguousarray(weight)
+                if bias_of(tower, site) is not None:
+                    weights[f"{site.name}.bias"] = bias
+    content: bytes = save({name: weights[name] for name in sorted(weights)}, {"format": "pt"})
+    return content

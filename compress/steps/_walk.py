@@ -1,0 +1,124 @@
+"""Calibrating block by block: what a product reads in the tower as it stands, and what it should add to the stream.
+
+After each junction the caller may change the tower; what comes later is calibrated on what comes out of that. The
+target of a product is what the tower computed there before the walk began, less what the stream holds already, so that
+a layer also makes up for what the layers before it lost. Values between blocks are kept in files: the time is linear in
+the depth, and no second copy of the model is held.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from compress.core.errors import UsageError
+from compress.data import child
+from compress.data.child import Limits
+from compress.models.external_data import save
+from compress.models.junctions import Junction, part
+from compress.models.surgery import linear
+from compress.models.tower import Tower
+from compress.steps._activations import stored
+from compress.steps._moments import JointMoments, Matrix, Moments
+from compress.steps.step import Context
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """A junction with moments of what it reads and should give, in two halves of the samples: to fit, and to judge.
+
+    `silent` are those of tokens from which nothing reaches the embedding, as of all but the pooled one in a last block.
+    """
+
+    junction: Junction
+    train: JointMoments
+    held_out: JointMoments
+    silent: tuple[JointMoments, JointMoments]
+
+    def moments(self, silent: float = 0.0) -> JointMoments:
+        """Of all samples; silent tokens count as much as `silent` says."""
+        return self.training(silent) + self.held_out + self.silent[1].scaled(silent)
+
+    def mapped(self, matrix: Matrix) -> Calibrated:
+        """The same with M x in place of what the product reads."""
+        halves = (self.train, self.held_out, *self.silent)
+        train, held_out, *silent = (each.mapped(matrix) for each in halves)
+        return Calibrated(self.junction, train, held_out, (silent[0], silent[1]))
+
+    def training(self, silent: float = 0.0) -> JointMoments:
+        """Of the samples that are fitted to."""
+        return self.train + self.silent[0].scaled(silent)
+
+
+HALVES: Final = ("train", "held", "silent_train", "silent_held")
+
+
+def walk(tower: Tower, junctions: Sequence[Junction], context: Context) -> Iterator[Calibrated]:
+    """The junctions in the order of the graph, each calibrated on the tower as it stands when its turn comes."""
+    if context.feeds is None:
+        raise UsageError(
+            "this step needs calibration data", "data.calibration", "add data: {calibration: {source: ...}}"
+        )
+    stream = _apart(tower, junctions)
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        feeds = stored(tower, context, folder)
+        before: Junction | None = None
+        for each in junctions:
+            request = _request(tower, each, before, stream, folder) | {"feeds": feeds}
+            if stream and each is junctions[-1]:
+                save(part(tower.graph, [*tower.inputs, each.joined], [tower.output]), folder / "rest.onnx")
+                request["output"] = tower.output
+            what = f"calibrate {tower.kind} {each.site.layer}"
+            child.run("compress.steps.follower", request, Limits.of_machine(), context.progress, what)
+            halves = [_read(tower, each, folder / f"{name}.npz", stream) for name in HALVES]
+            yield Calibrated(each, halves[0], halves[1], (halves[2], halves[3]))
+            before = each
+
+
+def _apart(tower: Tower, junctions: Sequence[Junction]) -> bool:
+    """Whether every junction joins one stream, so that what lies between two can be computed from the first."""
+    if any(each.residual is None for each in junctions):
+        return False
+    earlier: set[str] = set()
+    for before, after in pairwise(junctions):
+        earlier.add(before.site.node)
+        between = part(tower.graph, [*tower.inputs, before.joined], [after.joined])
+        if any(node.name in earlier for node in between.graph.node):
+            return False
+    return True
+
+
+def _request(tower: Tower, now: Junction, before: Junction | None, stream: bool, folder: Path) -> dict[str, Any]:
+    """What the child has to run; only parts of the graph, from what the run before it has kept."""
+    wanted = [now.inner, now.residual] if stream else [now.inner]
+    known = [*tower.inputs, *([before.residual] if before and stream else [])]
+    save(part(tower.graph, known, wanted), folder / "now.onnx")  # type: ignore[arg-type]
+    if stream:
+        save(
+            part(tower.graph, [*tower.inputs, *([before.joined] if before else [])], [now.joined]), folder / "was.onnx"
+        )
+    return {
+        "tower": tower.kind,
+        "folder": str(folder),
+        "inputs": list(tower.inputs),
+        "mask": tower.inputs[1] if len(tower.inputs) > 1 else None,
+        "inner": now.inner,
+        "residual": now.residual if stream else None,
+        "joined": now.joined,
+        "halves": HALVES,
+    }
+
+
+def _read(tower: Tower, now: Junction, path: Path, stream: bool) -> JointMoments:
+    with np.load(path, allow_pickle=False) as state:
+        if stream:
+            return JointMoments.restored(dict(state))
+        weight, bias = (each.astype(np.float64) for each in linear(tower, now.site))
+        return JointMoments.of_product(Moments.restored(dict(state)), weight, bias)

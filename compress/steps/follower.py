@@ -1,0 +1,104 @@
+"""The child that follows the stream: one block as it is and as it was, on every calibration batch.
+
+`now.onnx` computes what a product reads and the stream beside it in the tower as it stands, `was.onnx` what came out of
+the junction before any change. What both start from lies in files that the run before has written.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.core.errors import UsageError
+from compress.data import child
+from compress.data.child import Channel, Data
+from compress.steps._moments import JointMoments, Moments
+from compress.targets.graph.session import open_session, run
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def work(request: Data, channel: Channel) -> Data:
+    """Sum up moments of two halves of the samples, of tokens that are heard and of others, into files of `folder`."""
+    folder, residual = Path(request["folder"]), request["residual"]
+    now = open_session(folder / "now.onnx")
+    was = open_session(folder / "was.onnx") if residual else None
+    rest = open_session(folder / "rest.onnx") if "output" in request else None
+    kind = JointMoments if residual else Moments
+    halves: tuple[Any, ...] = kind(), kind(), kind(), kind()
+    channel.expect(len(request["feeds"]))
+    for at, path in enumerate(request["feeds"]):
+        with np.load(path, allow_pickle=False) as batch:
+            feed: Arrays = {name: batch[name] for name in request["inputs"]}
+        mask = feed.get(request["mask"] or "")
+        kept = _run(now, [request["inner"], *([residual] if residual else [])], feed, folder / f"now{at}.npz")
+        rows: list[NDArray[np.float32]] = [kept[request["inner"]]]
+        if was is not None:
+            joined = _run(was, [request["joined"]], feed, folder / f"was{at}.npz")[request["joined"]]
+            rows.append(joined - kept[residual])
+            _keep(folder / f"now{at}.npz", residual, kept[residual])
+            _keep(folder / f"was{at}.npz", request["joined"], joined)
+        counted = _real(rows[0], mask)
+        heard = counted & _heard(rest, request, feed, joined) if rest is not None else counted
+        try:
+            for moments, half, which in zip(halves, (0, 1, 0, 1), (heard, heard, *[counted & ~heard] * 2), strict=True):
+                if which[half::2].any():
+                    moments.add(*(each[half::2][which[half::2]] for each in rows))
+        except ValueError as error:
+            where = f"{request['tower']} tower, {request['inner']}"
+            raise UsageError(f"{error}: the float model itself is broken", where) from error
+        channel.done(1)
+    for name, moments in zip(request["halves"], halves, strict=True):
+        np.savez(folder / f"{name}.npz", **moments.state())
+    return {}
+
+
+def _run(session: Any, wanted: list[str], feed: Arrays, stored: Path) -> Arrays:
+    """The wanted values, from the batch and what the run before has stored; what is stored already is not computed."""
+    held: Arrays = dict(feed)
+    if stored.is_file():
+        with np.load(stored, allow_pickle=False) as values:
+            held |= dict(values)
+    computed = [name for name in wanted if name not in held]
+    named = {value.name: held[value.name] for value in session.get_inputs()}
+    found = dict(zip(computed, run(session, computed, named) if computed else (), strict=True))
+    return {name: np.asarray(found.get(name, held.get(name)), np.float32) for name in wanted}
+
+
+def _keep(path: Path, name: str, values: NDArray[np.float32]) -> None:
+    np.savez(path, **{name: values})  # type: ignore[arg-type]
+
+
+def _real(values: NDArray[np.float32], mask: NDArray[Any] | None) -> NDArray[np.bool_]:
+    """Which rows of values (..., d) are those of a sample's own tokens, and no padding."""
+    if mask is not None and values.shape[:-1] == mask.shape:
+        return np.asarray(mask != 0)
+    return np.ones(values.shape[:-1], np.bool_)
+
+
+def _heard(rest: Any, request: Data, feed: Arrays, joined: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which rows of the stream (batch, tokens, d) reach the embedding: those whose change changes it."""
+    heard = np.ones(joined.shape[:-1], np.bool_)
+    if joined.ndim != 3:
+        return heard
+    shift = np.random.default_rng(0).standard_normal(joined.shape[-1], np.float32) * joined.std()
+
+    def embedded(stream: NDArray[np.float32]) -> NDArray[np.float32]:
+        held = feed | {request["joined"]: stream}
+        named = {value.name: held[value.name] for value in rest.get_inputs()}
+        return np.asarray(run(rest, [request["output"]], named)[0], np.float32)
+
+    before = embedded(joined)
+    for token in range(joined.shape[1]):
+        changed = joined.copy()
+        changed[:, token] += shift
+        heard[:, token] = np.abs(embedded(changed) - before).max(-1) > 1e-5 * np.abs(before).max()
+    return heard
+
+
+if __name__ == "__main__":
+    sys.exit(child.serve(work))

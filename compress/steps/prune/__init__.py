@@ -1,0 +1,1 @@
+"""Methods that make towers narrower or shallower, and make up for it in closed form."""

@@ -1,0 +1,75 @@
+"""What a pruned product's weight becomes: fitted again from what is kept, shifted by the mean, or left as it was."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+
+from compress.core.errors import UsageError
+from compress.steps import _ridge
+from compress.steps._moments import Matrix
+from compress.steps._ridge import Fit, Kept
+from compress.steps._walk import Calibrated
+
+Compensate = Literal["ridge", "bias", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """The fit of a product, its error on held-out samples (see `_ridge.error`), and in words how it came about."""
+
+    fit: Fit
+    error: float
+    words: str
+
+
+SILENT: Final = (0.0, 1e-3, 1e-2, 1e-1)
+"""How much tokens may count from which nothing reaches the embedding, where there are any: they steady the fit."""
+
+
+def fitted(seen: Calibrated, weight: Matrix, bias: Matrix, keep: Kept, how: Compensate) -> Fitted:
+    """Fit a product with weight (out, in) and bias (out,) again, for the inputs that are kept.
+
+    With fewer rows than kept inputs a covariance says nothing, and only the bias is fitted.
+    """
+    start, rows = weight[:, keep], seen.moments(1.0).rows
+    if how == "none":
+        made = Fit(start, bias, float("inf"))
+        return Fitted(made, _judged(made, seen, keep), "weights as they were")
+    if how == "bias" or rows <= len(keep):
+        few = f": {rows:.0f} rows of calibration are too few for more" if how == "ridge" else ""
+        made, tried = (_ridge.shifted(each, start, keep) for each in (seen.moments(), seen.train))
+        return Fitted(made, _judged(tried, seen, keep), f"bias fitted{few}")
+    try:
+        ridge, silent = _chosen(seen, start, keep)
+        if not np.isfinite(ridge):
+            made, tried = (_ridge.shifted(each, start, keep) for each in (seen.moments(silent), seen.training(silent)))
+            return Fitted(made, _judged(tried, seen, keep), "bias fitted: no ridge helps on held-out samples")
+        made, tried = (_ridge.fit(each, start, keep, ridge) for each in (seen.moments(silent), seen.training(silent)))
+    except np.linalg.LinAlgError as error:
+        what = f"the covariance of its inputs cannot be inverted: {error}"
+        raise UsageError(what, seen.junction.site.name, "use more calibration samples, or compensate: bias") from error
+    return Fitted(
+        made,
+        _judged(tried, seen, keep),
+        f"fitted with ridge {ridge:.0e}" + f", silent {silent:g}" * bool(seen.silent[0].rows),
+    )
+
+
+def _chosen(seen: Calibrated, start: Matrix, keep: Kept) -> tuple[float, float]:
+    """The ridge and the weight of silent tokens that are best on held-out samples; a cautious ridge without any."""
+    if not seen.held_out.rows:
+        return 1e-2, SILENT[-1]
+    tried = {
+        silent: _ridge.best_ridge(seen.training(silent), seen.held_out, start, keep)
+        for silent in (SILENT if seen.silent[0].rows else SILENT[:1])
+    }
+    silent = min(tried, key=lambda each: tried[each][1])
+    return tried[silent][0], silent
+
+
+def _judged(made: Fit, seen: Calibrated, keep: Kept) -> float:
+    """Root of the error on samples that the fit has not seen; on all where there are no others."""
+    return float(np.sqrt(_ridge.error(made, seen.held_out if seen.held_out.rows else seen.moments(), keep)))

@@ -1,0 +1,88 @@
+"""Which channels to keep: scores of inputs of a product, and the choice among them."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.steps._moments import Matrix
+from compress.steps._ridge import Kept
+
+Score = Literal["residual", "fluctuation", "variance", "magnitude"]
+
+ROUNDS: Final = 64
+"""Rounds in which channels leave: scores are exact within a round only for the first to go."""
+
+WIDE: Final = 2048
+"""Inputs beyond which a quarter of the rounds has to do."""
+
+DAMPING: Final = 1e-4
+
+
+def kept_count(width: int, ratio: float, multiple: int) -> int:
+    """How many of `width` channels stay when a share goes: the nearest multiple, at least one of it, at most all."""
+    wanted = round((1 - ratio) * width / multiple) * multiple
+    return min(width, max(wanted, min(multiple, width)))
+
+
+def choose(scores: NDArray[np.floating], count: int) -> Kept:
+    """The sorted places of the `count` highest scores, the first among equals."""
+    order = np.argsort(-np.asarray(scores, np.float64), kind="stable")
+    return np.sort(order[:count])
+
+
+def magnitude(weight: Matrix, before: Matrix) -> Matrix:
+    """Norm of all weights of a channel: its column of `weight` (out, d) and its row of `before` (d, in)."""
+    norms: Matrix = np.sqrt(np.square(weight).sum(0) + np.square(before).sum(1))
+    return norms
+
+
+def variance(covariance: Matrix) -> Matrix:
+    """Variance of the activation, which is what bias compensation cannot make up for (VBP)."""
+    scores: Matrix = np.diag(covariance).copy()
+    return scores
+
+
+def fluctuation(covariance: Matrix, weight: Matrix) -> Matrix:
+    """Variance times the squared norm of the weights that read it (FLAP, arXiv:2312.11983)."""
+    scores: Matrix = np.diag(covariance) * np.square(weight).sum(0)
+    return scores
+
+
+def eliminated(covariance: Matrix, weight: Matrix, groups: int, count: int) -> Kept:
+    """The groups that stay when those whose loss the others cannot make up for least go, a few at a time.
+
+    The d inputs of `weight` (out, d) are `groups` runs of equal length. What the output loses with a group g, once the
+    rest is fitted again, is tr(W_g [C^-1_gg]^-1 W_g^T); after every round W and C^-1 are those of the inputs left, as
+    in optimal brain surgery (ZipLM, arXiv:2302.04089). Returns `count` sorted group numbers.
+    """
+    from scipy import linalg
+
+    size = len(covariance) // groups
+    damped = covariance + np.eye(len(covariance)) * max(DAMPING * float(np.diag(covariance).mean()), 1e-30)
+    lower, _ = linalg.lapack.dpotri(linalg.cholesky(damped, lower=True), lower=1)
+    inverse = np.tril(lower) + np.tril(lower, -1).T
+    current, left = weight.astype(np.float64), np.arange(groups)
+    a_round = max(1, (groups - count) // (ROUNDS if len(damped) <= WIDE else ROUNDS // 4))
+    while len(left) > count:
+        losses = _losses(inverse, current, size)
+        leaving = np.argsort(losses, kind="stable")[: min(a_round, len(left) - count)]
+        out = (leaving[:, None] * size + np.arange(size)).ravel()
+        stay = np.setdiff1d(np.arange(len(inverse)), out)
+        spread = linalg.solve(inverse[np.ix_(out, out)], inverse[np.ix_(out, stay)], assume_a="pos")
+        current = current[:, stay] - current[:, out] @ spread
+        inverse = inverse[np.ix_(stay, stay)] - inverse[np.ix_(stay, out)] @ spread
+        left = np.delete(left, leaving)
+    return left
+
+
+def _losses(inverse: Matrix, weight: Matrix, size: int) -> Matrix:
+    """What the output loses with each group that is left."""
+    if size == 1:
+        losses: Matrix = np.square(weight).sum(0) / np.diag(inverse)
+        return losses
+    starts = range(0, len(inverse), size)
+    own = [(weight[:, at : at + size], inverse[at : at + size, at : at + size]) for at in starts]
+    return np.array([float((columns * np.linalg.solve(block, columns.T).T).sum()) for columns, block in own])

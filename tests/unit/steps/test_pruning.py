@@ -1,0 +1,378 @@
+"""The mathematics of pruning: which channels stay, what the rest is fitted to, and the surgery on the graph."""
+
+import numpy as np
+import pytest
+import tiny_towers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import numpy_helper
+
+from compress.core.errors import UsageError
+from compress.models.attention import attention
+from compress.models.graph import array, initializers
+from compress.models.junctions import bias_of, junction, part
+from compress.models.surgery import linear, narrow, replace
+from compress.steps import _ridge
+from compress.steps._moments import JointMoments, Moments
+from compress.steps._walk import walk
+from compress.steps.prune import _scores, _subspace, heads, mlp, qk, vo
+from compress.steps.prune._layers import ranges
+from compress.steps.step import Context
+from compress.targets.graph.session import open_session
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+def moments(x, t):
+    made = JointMoments()
+    made.add(np.asarray(x, np.float32), np.asarray(t, np.float32))
+    return made
+
+
+# which channels stay -------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 300), st.floats(0.001, 0.999), st.sampled_from([1, 4, 8, 16, 32, 64]))
+def test_what_stays_is_a_multiple_near_the_share(width, ratio, multiple):
+    count = _scores.kept_count(width, ratio, multiple)
+    assert 1 <= count <= width
+    assert count % multiple == 0 or count == width
+    if multiple <= (1 - ratio) * width <= width - multiple:
+        assert abs(count - (1 - ratio) * width) <= multiple / 2
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=60), st.data())
+def test_the_choice_is_sorted_unique_and_of_the_right_count(scores, data):
+    count = data.draw(st.integers(1, len(scores)))
+    keep = _scores.choose(np.array(scores), count)
+    assert len(keep) == count
+    assert (np.diff(keep) > 0).all()
+    gone = np.delete(np.array(scores), keep)
+    assert gone.size == 0 or np.array(scores)[keep].min() >= gone.max()
+
+
+@settings(max_examples=30, deadline=None)
+@given(seeds, st.sampled_from([1, 3]), st.integers(1, 7))
+def test_elimination_leaves_sorted_groups(seed, size, count):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(100, 8 * size))
+    keep = _scores.eliminated(np.cov(x.T), rng.normal(size=(5, 8 * size)), 8, count)
+    assert len(keep) == count
+    assert (np.diff(keep) > 0).all()
+    assert 0 <= keep[0] <= keep[-1] < 8
+
+
+def test_elimination_drops_what_the_others_can_make_up_for():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(500, 6)) * [1, 1, 1, 1, 0.3, 0.3]
+    x[:, 0] = 3 * (x[:, 1] + x[:, 2])  # any of these three follows from the others, and nothing is lost with it
+    weight = np.ones((4, 6))
+    assert {3, 4, 5} <= set(_scores.eliminated(np.cov(x.T), weight, 6, 5))
+    assert {0, 1, 2, 3} <= set(_scores.choose(_scores.fluctuation(np.cov(x.T), weight), 5))
+
+
+def test_elimination_loses_least_of_all_choices_of_one():
+    """Against trying every channel: refit without it, and measure."""
+    rng = np.random.default_rng(3)
+    x, weight = rng.normal(size=(300, 7)) @ rng.normal(size=(7, 7)), rng.normal(size=(4, 7))
+    target = (x - x.mean(0)) @ weight.T
+    losses = []
+    for gone in range(7):
+        rest = np.delete(x - x.mean(0), gone, 1)
+        losses.append(np.square(target - rest @ np.linalg.lstsq(rest, target, rcond=None)[0]).sum())
+    keep = _scores.eliminated(np.cov(x.T), weight, 7, 6)
+    assert np.setdiff1d(np.arange(7), keep)[0] == np.argmin(losses)
+
+
+def test_scores_by_hand():
+    covariance, weight = np.diag([1.0, 4.0]), np.array([[3.0, 0.0], [4.0, 1.0]])
+    assert _scores.variance(covariance).tolist() == [1, 4]
+    assert _scores.fluctuation(covariance, weight).tolist() == [25, 4]
+    assert _scores.magnitude(weight, np.array([[0.0, 0.0], [0.0, 0.0]])).tolist() == [5, 1]
+
+
+def test_places_as_text():
+    assert ranges([0, 1, 2, 3, 7, 9, 10]) == "0-3, 7, 9-10"
+    assert ranges([]) == ""
+
+
+# what the rest is fitted to ------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds)
+def test_compensation_is_exact_where_pruned_channels_are_linear_in_kept_ones(seed):
+    rng = np.random.default_rng(seed)
+    kept = rng.normal(size=(400, 5))
+    x = np.concatenate([kept, kept @ rng.normal(size=(5, 3)) + rng.normal(size=3)], 1)
+    weight, bias, keep = rng.normal(size=(4, 8)), rng.normal(size=4), np.arange(5)
+    target = x @ weight.T + bias
+    made = _ridge.fit(moments(x, target), weight[:, keep], keep, 1e-9)
+    assert x[:, keep] @ made.weight.T + made.offset == pytest.approx(target, abs=2e-3)
+
+
+def test_the_fit_is_that_of_a_ridge_regression_of_the_pruned_channels():
+    """W_S + W_P B with B from the textbook formula, in place of moments of targets."""
+    rng = np.random.default_rng(1)
+    x = (rng.normal(size=(200, 6)) @ rng.normal(size=(6, 6))).astype(np.float32).astype(np.float64)
+    weight, keep, gone = rng.normal(size=(3, 6)), np.array([0, 2, 5]), np.array([1, 3, 4])
+    centered = x - x.mean(0)
+    covariance = centered.T @ centered / len(x)
+    level = 0.01 * np.diag(covariance)[keep].mean()
+    b = covariance[np.ix_(gone, keep)] @ np.linalg.inv(covariance[np.ix_(keep, keep)] + level * np.eye(3))
+    made = _ridge.fit(moments(x, x @ weight.T), weight[:, keep], keep, 0.01)
+    assert made.weight == pytest.approx(weight[:, keep] + weight[:, gone] @ b, rel=1e-3, abs=1e-4)
+    mean = x.mean(0)
+    assert made.offset == pytest.approx(weight[:, gone] @ (mean[gone] - b @ mean[keep]), rel=1e-3, abs=1e-3)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seeds)
+def test_the_error_is_that_of_the_rows(seed):
+    rng = np.random.default_rng(seed)
+    x, target, keep = rng.normal(size=(50, 4)) + 2, rng.normal(size=(50, 3)), np.array([1, 3])
+    made = _ridge.Fit(rng.normal(size=(3, 2)), rng.normal(size=3), 0.0)
+    left = target - x[:, keep] @ made.weight.T - made.offset
+    expected = np.square(left).sum() / np.square(target - target.mean(0)).sum()
+    assert _ridge.error(made, moments(x, target), keep) == pytest.approx(expected, rel=1e-3)
+
+
+def test_noise_takes_a_strong_ridge_and_structure_a_weak_one():
+    rng = np.random.default_rng(0)
+    keep, start = np.arange(20), np.zeros((2, 20))
+    noise = [moments(rng.normal(size=(40, 20)), rng.normal(size=(40, 2))) for _ in range(2)]
+    assert _ridge.best_ridge(*noise, start, keep)[0] >= 0.1
+    truth = rng.normal(size=(20, 2))
+    halves = [rng.normal(size=(400, 20)) for _ in range(2)]
+    ridge, left = _ridge.best_ridge(*(moments(half, half @ truth) for half in halves), start, keep)
+    assert ridge <= 1e-5
+    assert left < 1e-5
+
+
+def test_moments_of_a_product_and_of_mapped_inputs():
+    rng = np.random.default_rng(2)
+    x, weight, bias = rng.normal(size=(30, 4)).astype(np.float32), rng.normal(size=(3, 4)), rng.normal(size=3)
+    seen = Moments()
+    seen.add(x)
+    made, expected = JointMoments.of_product(seen, weight, bias), moments(x, x @ weight.T + bias)
+    for name in ("cross", "sums", "power"):
+        assert getattr(made, name) == pytest.approx(getattr(expected, name), rel=1e-4, abs=1e-4)
+    turned, direct = seen.mapped(weight, bias), Moments()
+    direct.add((x @ weight.T + bias).astype(np.float32))
+    assert turned.gram == pytest.approx(direct.gram, rel=1e-4, abs=1e-4)
+    assert turned.mean == pytest.approx(direct.mean, rel=1e-4, abs=1e-4)
+    assert np.allclose(seen.covariance, np.cov(x.T, bias=True), atol=1e-5)
+
+
+def test_parts_add_up():
+    rng = np.random.default_rng(2)
+    x, t = rng.normal(size=(30, 4)), rng.normal(size=(30, 2))
+    both, whole = moments(x[:10], t[:10]) + moments(x[10:], t[10:]), moments(x, t)
+    assert both.cross_covariance == pytest.approx(whole.cross_covariance, abs=1e-5)
+    assert both.target_variance == pytest.approx(whole.target_variance, rel=1e-5)
+    assert (whole + JointMoments()).rows == whole.rows == (JointMoments() + whole).rows
+    assert whole.scaled(0.5).inputs.covariance == pytest.approx(whole.inputs.covariance)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seeds)
+def test_all_dims_of_a_head_lose_nothing(seed):
+    rng = np.random.default_rng(seed)
+    c, weight = np.cov(rng.normal(size=(6, 50))), rng.normal(size=(9, 6))
+    made, read, lost = _subspace.of_values(c, weight, 6)
+    assert read @ made == pytest.approx(weight, rel=1e-3, abs=1e-3)
+    assert lost == 0
+    queries, keys, _ = _subspace.of_logits(c, np.cov(rng.normal(size=(6, 50))), 6)
+    assert queries.T @ keys == pytest.approx(np.eye(6), abs=1e-3)
+
+
+def test_values_of_low_rank_need_few_dims():
+    rng = np.random.default_rng(0)
+    v = rng.normal(size=(100, 2)) @ rng.normal(size=(2, 6))
+    weight = rng.normal(size=(4, 6))
+    made, read, lost = _subspace.of_values(np.cov(v.T), weight, 2)
+    assert v @ made.T @ read.T == pytest.approx(v @ weight.T, abs=1e-2)
+    assert lost < 1e-4
+
+
+# surgery on the graph ------------------------------------------------------------------------------------------------
+
+
+def site(tower, role):
+    return next(site for site in tower.sites if site.role == role)
+
+
+def embedded(tower, kind):
+    (feed,) = tiny_towers.feeds(kind, 1)
+    return open_session(tower.graph).run(None, feed)[0]
+
+
+@pytest.mark.parametrize("kind", ["vision", "text"])
+def test_outputs_do_not_change_where_pruned_channels_are_constant(tiny_encoder, kind):
+    tower = tiny_encoder.towers[kind]
+    first = site(tower, "mlp.fc1")
+    weight, bias = linear(tower, first)
+    gone = np.array([0, 5, 71])
+    weight = weight.copy()
+    weight[gone] = 0  # what is left of these neurons is gelu(bias), the same for every token
+    replace(tower, first, weight, bias)
+    before = embedded(tower, kind)
+    context = Context(lambda name: tiny_towers.feeds(name, 12))
+    mlp.apply(
+        tiny_encoder, mlp.Spec(towers=(kind,), ratio=3 / 72, multiple=1, score="variance", compensate="bias"), context
+    )
+    assert site(tower, "mlp.fc1").shape == (tiny_towers.WIDTH, 69)
+    assert site(tower, "mlp.fc2").shape == (69, tiny_towers.WIDTH)
+    assert linear(tower, site(tower, "mlp.fc1"))[1] == pytest.approx(np.delete(bias, gone))
+    assert embedded(tower, kind) == pytest.approx(before, abs=1e-5)
+
+
+def test_narrowing_by_hand(tiny_encoder):
+    tower = tiny_encoder.towers["text"]
+    first, second = site(tower, "mlp.fc1"), site(tower, "mlp.fc2")
+    (w1, b1), (w2, b2) = linear(tower, first), linear(tower, second)
+    keep = np.array([1, 2, 40])
+    narrow(tower, [first], second, keep)
+    (n1, c1), (n2, c2) = linear(tower, site(tower, "mlp.fc1")), linear(tower, site(tower, "mlp.fc2"))
+    assert np.array_equal(n1, w1[keep])
+    assert np.array_equal(c1, b1[keep])
+    assert np.array_equal(n2, w2[:, keep])
+    assert np.array_equal(c2, b2)
+
+
+def test_a_bias_is_added_where_there_is_none(tiny_encoder):
+    tower = tiny_encoder.towers["text"]
+    projection = site(tower, "projection")
+    assert bias_of(tower, projection) is None
+    weight, nothing = linear(tower, projection)
+    assert not nothing.any()
+    replace(tower, projection, 0 * weight, np.arange(tiny_towers.JOINT))
+    expected = np.arange(tiny_towers.JOINT) / np.linalg.norm(np.arange(tiny_towers.JOINT))
+    assert embedded(tower, "text") == pytest.approx(np.tile(expected, (3, 1)), abs=1e-6)
+
+
+def test_a_weight_that_others_read_stays_theirs(tiny_encoder):
+    tower = tiny_encoder.towers["text"]
+    first, other = (
+        each for each in tower.sites if each.role == "attn.qkv" and each.name in ("/q.product", "/k.product")
+    )
+    next(node for node in tower.graph.graph.node if node.name == other.node).input[1] = first.weight
+    weight, bias = linear(tower, first)
+    replace(tower, first, 2 * weight, bias)
+    held = initializers(tower.graph)
+    reads = {node.name: node.input[1] for node in tower.graph.graph.node if node.op_type == "MatMul"}
+    assert np.array_equal(array(held[reads[first.node]]), 2 * weight.T)
+    assert np.array_equal(array(held[reads[other.node]]), weight.T)
+
+
+def test_layers_that_mix_channels_are_refused(tiny_encoder):
+    tower = tiny_encoder.towers["text"]
+    first, second = site(tower, "mlp.fc1"), site(tower, "mlp.fc2")
+    next(node for node in tower.graph.graph.node if node.op_type == "Gelu").op_type = "Softmax"
+    with pytest.raises(UsageError, match="Softmax stands between"):
+        narrow(tower, [first], second, np.arange(8))
+
+
+def test_a_part_of_a_graph_computes_what_the_whole_does(tiny_encoder):
+    tower = tiny_encoder.towers["vision"]
+    (feed,) = tiny_towers.feeds("vision", 1)
+    joined = junction(tower, site(tower, "mlp.fc2")).joined
+    assert joined == "after_mlp"
+    value = open_session(part(tower.graph, tower.inputs, [joined])).run(None, feed)[0]
+    rest = part(tower.graph, [*tower.inputs, joined], [tower.output])
+    assert [each.name for each in rest.graph.input] == [joined]
+    assert open_session(rest).run(None, {joined: value})[0] == pytest.approx(embedded(tower, "vision"), abs=1e-6)
+
+
+def test_a_walk_sees_what_flows(tiny_encoder):
+    tower = tiny_encoder.towers["text"]
+    found = junction(tower, site(tower, "mlp.fc2"))
+    (seen,) = walk(tower, [found], Context(tiny_towers.feeds))
+    values = {"inner": [], "after": [], "before": []}
+    model = part(tower.graph, tower.inputs, [found.inner, found.joined, found.residual])
+    for feed in tiny_towers.feeds("text"):
+        for name, value in zip(("inner", "after", "before"), open_session(model).run(None, feed), strict=True):
+            values[name].append(value.reshape(-1, value.shape[-1]))
+    inner, after, before = (np.concatenate(values[name]) for name in ("inner", "after", "before"))
+    expected = moments(inner, after - before)
+    assert seen.moments(1.0).rows == len(inner) == 49
+    assert seen.moments(1.0).inputs.gram == pytest.approx(expected.inputs.gram, rel=1e-4, abs=1e-3)
+    assert seen.moments(1.0).cross == pytest.approx(expected.cross, rel=1e-4, abs=1e-3)
+
+
+def test_too_few_rows_fit_the_bias_alone(tiny_encoder):
+    report = mlp.apply(tiny_encoder, mlp.Spec(towers=("text",)), Context(lambda kind: tiny_towers.feeds(kind, 1)))
+    assert any("21 rows of calibration are too few" in row.treatment for row in report.rows)
+
+
+def test_without_data(tiny_encoder):
+    with pytest.raises(UsageError, match="needs calibration data"):
+        mlp.apply(tiny_encoder, mlp.Spec(), Context())
+
+
+# attention -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def headed(tmp_path):
+    """An encoder whose attentions have four heads of ten."""
+    return tiny_towers.encoder(tmp_path, heads=4)
+
+
+def attention_of(tower):
+    return attention(tower, [site for site in tower.sites if site.role.startswith("attn.")])
+
+
+def feeds(kind):
+    return tiny_towers.feeds(kind, 12)
+
+
+@pytest.mark.parametrize("kind", ["vision", "text"])
+def test_attention_is_read_from_the_graph(headed, tiny_encoder, kind):
+    found = attention_of(headed.towers[kind])
+    names = [branch.site.name for branch in (found.query, found.key, found.value, found.output)]
+    assert names == ["/q.product", "/k.product", "/v.product", "/out.product"]
+    assert (found.heads, found.query_width, found.value_width) == (4, 10, 10)
+    assert found.output.reshape == "/mixed_joined"
+    single = attention_of(tiny_encoder.towers[kind])
+    assert (single.heads, single.query_width, single.value.reshape) == (1, tiny_towers.WIDTH, None)
+
+
+def test_heads_keep_their_columns(headed):
+    tower = headed.towers["text"]
+    before = {branch.site.name: linear(tower, branch.site)[0] for branch in (attention_of(tower).query,)}
+    report = heads.apply(headed, heads.Spec(towers=("text",), ratio=0.5), Context(feeds))
+    gone = [int(text) for text in report.rows[0].removed.replace("-", ", ").split(", ")]
+    after = attention_of(tower)
+    assert (after.heads, after.query_width, after.value_width) == (2, 10, 10)
+    stay = [head for head in range(4) if head not in gone]
+    columns = np.concatenate([np.arange(10 * head, 10 * head + 10) for head in stay])
+    assert np.array_equal(linear(tower, after.query.site)[0], before["/q.product"][columns])
+
+
+def test_a_head_count_that_does_not_divide(headed):
+    with pytest.raises(UsageError, match="4 heads are no multiple of 8"):
+        heads.apply(headed, heads.Spec(multiple=8), Context(feeds))
+    tower = headed.towers["vision"]
+    shape = next(each for each in tower.graph.graph.initializer if each.name == "head_shape")
+    shape.CopyFrom(numpy_helper.from_array(np.array([0, 0, 5, 7], np.int64), "head_shape"))
+    with pytest.raises(UsageError, match="are cut into"):
+        vo.apply(headed, vo.Spec(towers=("vision",)), Context(feeds))
+
+
+def test_all_dims_but_those_that_say_nothing(headed):
+    """Values of rank 5 in heads of ten: half of the dims go and nothing changes; logits likewise."""
+    tower = headed.towers["text"]
+    found, rng = attention_of(tower), np.random.default_rng(0)
+    for branch in (found.value, found.query):
+        weight, bias = (each.reshape(4, 10, -1) for each in linear(tower, branch.site))
+        base = np.linalg.qr(rng.normal(size=(10, 5)))[0]
+        flat = base @ base.T
+        replace(tower, branch.site, (flat @ weight).reshape(40, -1), (flat @ bias).ravel())
+    before = embedded(tower, "text")
+    for method in (vo, qk):
+        spec = method.Spec(towers=("text",), ratio=0.5, multiple=1)
+        method.apply(headed, spec, Context(feeds))
+    after = attention_of(tower)
+    assert (after.heads, after.query_width, after.value_width) == (4, 5, 5)
+    assert embedded(tower, "text") == pytest.approx(before, abs=2e-3)
