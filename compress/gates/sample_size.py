@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from compress.gates.intervals import clopper_pearson_high, quantile, restricted_variance
+from compress.gates.intervals import CONTINUITY, clopper_pearson_high, quantile, restricted_variance
 
 _COUNTED: Final = 600
 """Expected discordant items up to which the power is summed over all tables; above, the formula is close enough."""
@@ -47,8 +47,11 @@ def pairs_needed(
     differing = min(max(discordance, abs(true_drop)), 1.0)
     null = restricted_variance((differing + true_drop) / 2, (differing - true_drop) / 2, 1.0, margin)
     spread = quantile(confidence) * math.sqrt(null) + quantile(power) * math.sqrt(differing - true_drop**2)
-    n = max(2, math.ceil((spread / (margin - true_drop)) ** 2))
-    while n * differing <= _COUNTED and pairs_power(n, margin, confidence, differing, true_drop) < power:
+    room = margin - true_drop
+    n = max(2, math.ceil((spread / room) ** 2))
+    if n * differing > _COUNTED:  # n * room - CONTINUITY = spread * sqrt(n), solved for n
+        return math.ceil(((spread + math.sqrt(spread**2 + 4 * room * CONTINUITY)) / (2 * room)) ** 2)
+    while pairs_power(n, margin, confidence, differing, true_drop) < power:
         n += 1 + n // 500
     return n
 
@@ -71,6 +74,6 @@ def pairs_power(n: int, margin: float, confidence: float, discordance: float, tr
 def _passes(lost: np.ndarray, gained: np.ndarray, n: int, margin: float, confidence: float) -> np.ndarray:
     """Whether the upper bound of each table is below the margin, without looking for the bound."""
     spread = np.sqrt(n * restricted_variance(lost, gained, n, margin))
-    score = lost - gained - n * margin + quantile(confidence) * spread < 0
+    score = lost - gained + CONTINUITY - n * margin + quantile(confidence) * spread < 0
     exact: np.ndarray = clopper_pearson_high(lost, n, confidence) < margin
     return np.where(gained == 0, exact, score)

@@ -171,8 +171,8 @@ def test_a_plan_is_shown_in_words(once, recipe, tmp_path, monkeypatch, capsys):
         "16 zeros",
         "needs calibration data",
         "zero_shot.accuracy",
-        "837",
-        "1,578",
+        "861",
+        "1,618",
         "size.ratio",
     ):
         assert expected in shown

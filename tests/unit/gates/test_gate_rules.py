@@ -62,7 +62,7 @@ def test_says_how_many_items_would_decide() -> None:
     assert told.needed == pairs_needed(0.02, 0.95, 11 / 400, 0.005, power=0.9)
     assert 1046 < (told.needed or 0) < 1300
     assert told.reason == (
-        "drop 0.5 pt, at most 2.001 pt with 95 % confidence; margin 2 pt; about 1,300 items would decide"
+        "drop 0.5 pt, at most 2.152 pt with 95 % confidence; margin 2 pt; about 1,300 items would decide"
     )
 
 

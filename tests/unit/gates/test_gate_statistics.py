@@ -89,7 +89,7 @@ def test_tango_laws(b: int, c: int, rest: int, confidence: float) -> None:
 
 
 @pytest.mark.parametrize("discordance", [0.02, 0.0204, 0.025, 0.05, 0.10])
-@pytest.mark.parametrize("n", [150, 300, 773])
+@pytest.mark.parametrize("n", [45, 95, 139, 150, 300, 773])
 def test_a_drop_of_the_margin_passes_one_time_in_twenty(n: int, discordance: float) -> None:
     """Exact: every table (b, c) with its probability, true drop = margin = 2 points; where nothing is gained too."""
     cells = ((discordance + 0.02) / 2, (discordance - 0.02) / 2, 1 - discordance)
@@ -98,7 +98,16 @@ def test_a_drop_of_the_margin_passes_one_time_in_twenty(n: int, discordance: flo
         tables = np.array([(b, c, n - b - c) for c in range(60)])
         for (_, c, _), chance in zip(tables.tolist(), multinomial.pmf(tables, n, cells), strict=True):
             passes += chance if chance > 1e-9 and paired_bounds(b, c, n, 0.95)[1] < 0.02 else 0.0
-    assert passes <= 0.0505
+    assert passes <= 0.05
+
+
+def test_half_an_item_is_added_to_a_loss() -> None:
+    """The bound is where the score statistic, with half an item more lost, is at the normal quantile."""
+    high = paired_bounds(6, 4, 400, 0.95)[1]
+    linear = -10 + (800 - 6 + 4) * high
+    q = (math.sqrt(linear**2 + 8 * 400 * 4 * high * (1 - high)) - linear) / 1600
+    spread = math.sqrt(400 * (2 * q + high * (1 - high)))
+    assert (400 * high - 2 - 0.5) / spread == pytest.approx(norm.ppf(0.95))
 
 
 def test_score_bound_alone_is_too_low_where_nothing_is_gained() -> None:
@@ -175,7 +184,7 @@ def test_drop_uses_tango_where_every_cluster_has_one_item() -> None:
     plain = drop(outcomes(100, lost=3, gained=1), _all(100), 0.95)
     single = drop(outcomes(100, lost=3, gained=1, clusters=tuple(map(str, range(100)))), _all(100), 0.95)
     assert plain == single
-    assert (plain.low, plain.high) == tango_bounds(3, 1, 100, 0.95)
+    assert (plain.low, plain.high) == paired_bounds(3, 1, 100, 0.95)
 
 
 @pytest.mark.parametrize("n", [0, 1])

