@@ -31,7 +31,7 @@ test: $(VENV)/.dev         ## every default test
 	$(BIN)/python -m pytest
 
 test-all: $(VENV)/.dev     ## every test, 20,000 mutated files, and every property broken once: most of an hour
-	$(BIN)/python -m pytest --fuzz 10000
+	$(BIN)/python -m pytest -m '' --fuzz 10000
 	$(BIN)/python tools/break_each.py
 
 break-each: $(VENV)/.dev   ## break every property of docs/survival.md once and see its tests go red
@@ -42,7 +42,7 @@ check: $(VENV)/.dev        ## format, lint, types, layers, fast tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m 'not slow and not real and not gpu' tests/unit tests/contract
+	$(BIN)/python -m pytest -m 'not long and not slow and not real and not gpu' tests/unit tests/contract
 
 bench: $(VENV)/.dev        ## speed and size, paired, in one run; rewrites docs/benchmarks.md
 	$(BIN)/python benchmarks/speed.py

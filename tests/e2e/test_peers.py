@@ -23,7 +23,7 @@ gates:
 """
 NNCF = FILE.parent.parent / "runs" / "nncf" / "bin" / "python"
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

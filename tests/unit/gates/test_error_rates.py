@@ -31,7 +31,7 @@ def test_two_points_lost_on_a_hundred_items_are_blocked(gates: ModuleType) -> No
     assert equal.rate >= 0.80
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_promise_holds(gates: ModuleType) -> None:
     made = list(gates.rows(tiny=True))
     assert [row for row in made if not row.holds] == []
