@@ -15,6 +15,7 @@ from compress.recipe.waivers import Waivers
 
 _VERSION = 1
 _FINDING_STATUSES = ("passed", "failed", "inconclusive", "waived")
+_MERGED = ("extends", "without")  # of a policy as it is written; an artifact holds it merged
 _Gates = Counter[tuple[str, str]]  # how often a policy declares each (metric, rule)
 
 
@@ -103,6 +104,9 @@ def _policy(folder: Path, files: manifest.Manifest, stated: Any) -> tuple[Policy
         raise IntegrityError(f"malformed policy: {error}", str(folder / layout.POLICY)) from error
     if declared.digest != stated["digest"]:
         raise IntegrityError(f"policy.digest is {stated['digest']!r}, but {layout.POLICY} has {declared.digest}", where)
+    if merged := [key for key in _MERGED if key in declared.data]:
+        what = f"says {' and '.join(merged)}: an artifact's policy has to say everything itself"
+        raise IntegrityError(what, str(folder / layout.POLICY))
     gates = _gates(declared.data)
     if not gates:
         raise IntegrityError("declares no gates", str(folder / layout.POLICY))

@@ -77,6 +77,17 @@ def of_images(ids: Iterable[str], images: Iterable[Image.Image]) -> Fingerprints
     )
 
 
+def joined(left: Fingerprints, right: Fingerprints) -> Fingerprints:
+    """Both sets as one."""
+    return Fingerprints(
+        left.ids + right.ids,
+        left.exact + right.exact,
+        np.concatenate([left.small, right.small]),
+        np.concatenate([left.middle, right.middle]),
+        left.fine + right.fine,
+    )
+
+
 def _thumbnail(image: Image.Image, side: int) -> NDArray[np.uint8]:
     return np.asarray(image.resize((side, side), Image.Resampling.HAMMING))
 

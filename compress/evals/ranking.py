@@ -7,6 +7,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from compress.core.errors import CompressError
+
 Rows = NDArray[np.float64]
 Right = NDArray[np.float64]
 
@@ -73,7 +75,12 @@ def hits(scores: Rows, positive: NDArray[np.bool_], k: int) -> Right:
 
 
 def cosines(reference: Rows, candidate: Rows) -> Rows:
-    """Cosine of each row with its counterpart; -1, the worst there is, where either is no vector."""
+    """Cosine of each row with its counterpart; -1, the worst there is, where either is no vector.
+
+    Raises CompressError where the shapes differ: rows of one number would be spread over rows of many.
+    """
+    if reference.shape != candidate.shape:
+        raise CompressError(f"no cosine between embeddings of shapes {reference.shape} and {candidate.shape}")
     with np.errstate(invalid="ignore"):
         found = (reference * candidate).sum(axis=1)
     made: Rows = np.where(np.isfinite(found), np.clip(found, -1, 1), -1.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Final, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,7 @@ class TaskData:
 
     `ids` name the images; `slices` give, per dimension, the slice of each image. `digest` covers all of it. `points`
     (m, 3) are an image's place, x and y in ten-thousandths, where a task wants patch tokens; None where it wants none.
+    `items` is how many items a policy would count, where that is another number than the images'.
     """
 
     images: Sequence[Image.Image]
@@ -53,6 +54,16 @@ class TaskData:
     arrays: Mapping[str, Index] = field(default_factory=dict)
     slices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     points: Index | None = None
+    items: int | None = None
+
+    @property
+    def count(self) -> int:
+        """How many items there are, as a policy counts them."""
+        return len(self.ids) if self.items is None else self.items
+
+
+ALONE: Final = 32
+"""How many items of each tower are encoded once alone and once in a batch."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,6 @@ from compress.evals import task as tasks
 from compress.evals.ranking import cosines, unit
 
 Encode = Callable[[Sequence[Any]], NDArray[np.float32]]
-_ALONE: Final = 32
-"""How many items are encoded once alone and once in a batch."""
 
 
 def work(request: Data, channel: Channel) -> Data:
@@ -60,7 +58,7 @@ def _job(encoder: Encoder, job: Data, request: Data, channel: Channel) -> Data:
             made = _batches(encode, items, batch, channel)
             np.save(out / f"{job['key']}.{name}.npy", made, allow_pickle=False)
             if made.shape[1]:
-                alone.append(batch_cosine(encode, items[:_ALONE]))
+                alone.append(batch_cosine(encode, items[: tasks.ALONE]))
     except Exception as error:  # one task that breaks must not take the others with it; it is told and blocks
         if (isinstance(error, CompressError) and not isinstance(error, NoTokens)) or child.exhausted(error):
             raise

@@ -64,7 +64,8 @@ def candidate(asked: Asked, reference: Path, options: Options) -> Iterator[Candi
             raise UsageError("goes with ONNX files only", "--like" if asked.like else "--preprocess")
         folder = runnable(str(asked.path), options, asked.allow_pickle)
         name = Path(str(asked.path)).resolve().name if exported_here(folder, options) else folder.resolve().name
-        yield _known(folder, name, _contents(folder), asked, options)
+        seen, stated = _made_with(folder, reference, asked, options)
+        yield Candidate(folder, name, seen, _contents(folder), stated)
         return
     like = runnable(asked.like, options, asked.allow_pickle) if asked.like else reference
     if asked.like and len(given.files) < len(foreign.KINDS):
@@ -74,7 +75,8 @@ def candidate(asked: Asked, reference: Path, options: Options) -> Iterator[Candi
         folder = Path(scratch) / "candidate"
         folder.mkdir()
         told = foreign.lay_out(given, like, inputs.read(asked.preprocess) if asked.preprocess else None, folder)
-        yield _known(folder, given.name, told, asked, options)
+        seen, stated = _made_with(folder, reference, asked, options)
+        yield Candidate(folder, given.name, seen, told, stated)
 
 
 def _given(asked: Asked) -> Given | None:
@@ -99,19 +101,16 @@ def _contents(folder: Path) -> Towers:
     return {kind: {"from": file, "sha256": digests[file], **held[kind].data()} for kind, file in files.items()}
 
 
-def _known(folder: Path, name: str, told: Towers, asked: Asked, options: Options) -> Candidate:
-    """The candidate with what was stated about it, which may not contradict what it says itself."""
+def _made_with(
+    folder: Path, reference: Path, asked: Asked, options: Options
+) -> tuple[Fingerprints | Unmeasured, Mapping[str, Any] | None]:
+    """The images it was made with, or why nobody knows them, and what was stated, which may not contradict itself."""
     if asked.calibration is None:
-        seen = _seen(folder, options)
-        return Candidate(folder, name, seen, told, None)
+        if folder == reference:
+            return of_images((), ()), None  # it was shown nothing that the reference was not
+        return provenance.seen_by(folder, options.data_roots, options.progress), None
     if (folder / layout.RECIPE).is_file():
         raise UsageError("the artifact itself says what it was calibrated on", "--calibration", "leave it out")
     data = statement.read(asked.calibration)
     items = {key: provenance.items(each, options.data_roots, options.progress) for key, each in data.items()}
-    return Candidate(folder, name, provenance.seen(items), told, statement.told(data))
-
-
-def _seen(folder: Path, options: Options) -> Fingerprints | Unmeasured:
-    if exported_here(folder, options):  # a float model was shown nothing that its reference was not
-        return of_images((), ())
-    return provenance.seen_by(folder, options.data_roots, options.progress)
+    return provenance.seen(items), statement.told(data)

@@ -12,9 +12,10 @@ from compress.data import fingerprint, source
 from compress.data.fingerprint import Fingerprints
 from compress.data.items import Items
 from compress.gates.outcomes import Unmeasured
+from compress.models import structure
 from compress.recipe.load import load as load_recipe
 from compress.recipe.schema import Recipe
-from compress.recipe.sources import DataSource
+from compress.recipe.sources import DataSource, ModelSource, NamedModel, place
 from compress.steps import spec_of
 
 SAMPLES = 256
@@ -44,6 +45,29 @@ def seen_by(folder: Path, roots: tuple[Path, ...], progress: Progress) -> Finger
     if not recipe.is_file():
         return Unmeasured(f"nobody knows what it was calibrated on: it holds no recipe; {STATE_IT}")
     try:
-        return seen(load(load_recipe(recipe, spec_of), roots, progress))
+        made = load_recipe(recipe, spec_of)
+        pruned = structure.read(folder)
+        own = seen(load(made, roots, progress))
+        if pruned is None or not isinstance(made.model, NamedModel) or pruned.origin.source == made.model.source:
+            return own
+        return with_parent(own, made.model, roots, progress)
     except CompressError as error:
         return Unmeasured(f"what it was calibrated on cannot be compared with the items: {error}")
+
+
+def with_parent(
+    own: Fingerprints, model: ModelSource, roots: tuple[Path, ...], progress: Progress
+) -> Fingerprints | Unmeasured:
+    """What a recipe showed to its steps, and what was shown to its model before, where that is a pruned one."""
+    if not isinstance(model, NamedModel) or place(model.source) == "bundled":
+        return own
+    places = (Path(model.source).expanduser(), *(root / model.source for root in roots))
+    folder = next((each for each in places if each.is_dir()), None)
+    if folder is None:
+        if place(model.source) == "hub":
+            return own
+        return Unmeasured(f"nobody knows what {model.source} was calibrated on: it is not here")
+    if structure.read(folder) is None:
+        return own
+    before = seen_by(folder, roots, progress)
+    return before if isinstance(before, Unmeasured) else fingerprint.joined(before, own)

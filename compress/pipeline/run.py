@@ -58,7 +58,8 @@ def run(recipe: Recipe, file: Path, options: Options) -> Result:
         digest = staging.scan().subject
         measured = None
         if policy:
-            subject = Subject(reference, staging.folder, encoder, provenance.seen(data))
+            seen = provenance.with_parent(provenance.seen(data), recipe.model, options.data_roots, options.progress)
+            subject = Subject(reference, staging.folder, encoder, seen)
             measured = measure(policy, subject, recipe.seed, options)
         verdict = waive(decide(policy, measured.metrics, digest), options.waivers) if policy and measured else None
         attempts = ledger.record(options.output, policy, verdict, recipe.name) if policy and verdict else ()

@@ -43,7 +43,7 @@ def load(spec: Spec, request: Request) -> TaskData:
     number, images = len(found.ids), found.images
     both = Lazy(2 * number, lambda at: images[at] if at < number else view(images[at - number], at - number))
     ids = (*found.ids, *(f"view of {name}" for name in found.ids))
-    return replace(found, images=both, ids=ids, arrays={**found.arrays, "gallery": np.array([number])})
+    return replace(found, images=both, ids=ids, arrays={**found.arrays, "gallery": np.array([number])}, items=number)
 
 
 def measure(data: TaskData, reference: Embeddings, candidate: Embeddings) -> Measured:

@@ -68,6 +68,7 @@ def load(spec: Spec, request: Request) -> TaskData:
         arrays={"labels": labels, "learned": (points[:, 0] >= number).astype(np.int64)},
         slices={name: (*labels_, *parts[1].columns[name]) for name, labels_ in parts[0].columns.items()},
         points=points,
+        items=number,
     )
 
 

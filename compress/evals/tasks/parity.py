@@ -12,7 +12,7 @@ from compress.core.score import Score
 from compress.data import source
 from compress.data.items import Request
 from compress.evals.ranking import Rows, cosines, flips, neighbour_overlap, similarities, unit
-from compress.evals.task import Embeddings, Measured, TaskData, TaskSpec, places, with_default
+from compress.evals.task import ALONE, Embeddings, Measured, TaskData, TaskSpec, places, with_default
 from compress.gates import statistics
 from compress.gates.outcomes import Outcomes
 
@@ -56,7 +56,7 @@ def measure(data: TaskData, reference: Embeddings, candidate: Embeddings) -> Mea
     if len(towers) == 2:
         made["flips"] = share(flips(similarities(*reference.joint()), similarities(*candidate.joint())))
     if candidate.batch_cosine is not None:
-        made["batch_cosine"] = _lowest(candidate.batch_cosine, sum(map(len, towers)))
+        made["batch_cosine"] = _lowest(candidate.batch_cosine, sum(min(ALONE, len(each)) for each in towers))
     return made
 
 

@@ -53,7 +53,7 @@ def load(spec: Spec, request: Request) -> TaskData:
         rows[at] = CASES.index(cases[at]), True, *(place[text] for text in told)
     images = Lazy(2 * len(files), lambda at: _opened(items, files[at // 2], cases[files[at // 2]], plain=at % 2 == 1))
     ids = tuple(f"{items.ids[at]}/{part}" for at in files for part in ("file", "plain"))
-    return TaskData(images, tuple(place), ids, seen.hexdigest(), {"items": rows})
+    return TaskData(images, tuple(place), ids, seen.hexdigest(), {"items": rows}, items=len(cases))
 
 
 def _stream(items: Items, at: int) -> np.random.Generator:

@@ -38,7 +38,7 @@ def load(spec: Spec, request: Request) -> TaskData:
     _check(found, spec.name)
     triples = np.arange(len(found.ids), dtype=np.int64).reshape(-1, VIEWS)
     slices = {name: labels for name, labels in found.columns.items() if name != "part"}
-    return TaskData(found.images, (), found.ids, found.digest, {"triples": triples}, slices)
+    return TaskData(found.images, (), found.ids, found.digest, {"triples": triples}, slices, items=len(triples))
 
 
 def _check(items: Items, name: str) -> None:

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from compress.core.errors import CompressError
 from compress.evals import ranking
 
 EYE = np.eye(3, dtype=bool)
@@ -59,6 +60,11 @@ def test_cosines_of_what_is_no_vector():
     old = ranking.unit([[1, 0], [1, 0], [1, 0], [1, 0]])
     new = ranking.unit([[2, 0], [-1, 0], [NAN, 0], [0, 0]])
     assert ranking.cosines(old, new).tolist() == [1, -1, -1, 0]
+
+
+def test_one_number_is_no_cosine_with_many():
+    with pytest.raises(CompressError, match=r"\(2, 4\) and \(2, 1\)"):  # spread over four it would give 1
+        ranking.cosines(ranking.unit(np.ones((2, 4))), ranking.unit(np.ones((2, 1))))
 
 
 def _on_a_line(*angles):

@@ -11,6 +11,7 @@ from compress.core.errors import CompressError, EnvironmentFailure, UsageError
 from compress.data import fingerprint, rendered
 from compress.data.items import Request
 from compress.evals import suite
+from compress.evals import task as tasks
 from compress.evals.task import Embeddings
 from compress.gates.outcomes import Outcomes, Unmeasured
 
@@ -132,3 +133,26 @@ def test_nobody_knows_what_a_step_saw(encoded):
     asked = policy({"pins": None})
     got = suite.measure(asked, "old", "new", suite.Options(seen=Unmeasured("its data are not here")))
     assert got == {"pins.accuracy": Unmeasured("its data are not here")}
+
+
+def test_fewer_items_than_the_policy_declares(encoded, tmp_path):
+    (tmp_path / "few").mkdir()
+    for at in range(3):
+        Image.new("RGB", (8, 8), (at * 80, 0, 0)).save(tmp_path / "few" / f"{at}.png")
+    rows = [f'{{"file": "{at}.png", "text": "number {at}", "split": "release"}}' for at in range(3)]
+    (tmp_path / "few" / "labels.jsonl").write_text("\n".join(rows) + "\n")
+    told = "source: folder, path: few, captions: text, split_by: split"
+    (tmp_path / "near.yaml").write_text(
+        f"version: 1\nname: near\nkind: parity\ndescription: Three.\ndata: {{{told}}}\nmetrics: {{p1_cosine: Near.}}\n"
+    )
+    options = suite.Options(roots=(tmp_path,), task_folders=(tmp_path,))
+    got = suite.measure(policy({"near": None}), "old", "new", options)
+    assert got == {"near.p1_cosine": Unmeasured("there are 3 items; the policy declares 8")}
+    asked = policy({"near": None})
+    asked.tasks["near"].items = 3
+    assert suite.measure(asked, "old", "new", options)["near.p1_cosine"].n == 3
+
+
+@pytest.mark.parametrize("task", ["twins", "robust", "cross_index", "frozen_probe"])
+def test_items_are_counted_as_policies_count_them(task):
+    assert tasks.find(task).load(Request("release", 24)).count == 24
