@@ -15,7 +15,7 @@ from compress.gates.outcomes import Unmeasured
 from compress.models import structure
 from compress.recipe.load import load as load_recipe
 from compress.recipe.schema import Recipe
-from compress.recipe.sources import DataSource, ModelSource, NamedModel, place
+from compress.recipe.sources import DataSource, ModelSource, NamedModel
 from compress.steps import spec_of
 
 SAMPLES = 256
@@ -46,10 +46,10 @@ def seen_by(folder: Path, roots: tuple[Path, ...], progress: Progress) -> Finger
         return Unmeasured(f"nobody knows what it was calibrated on: it holds no recipe; {STATE_IT}")
     try:
         made = load_recipe(recipe, spec_of)
-        pruned = structure.read(folder)
         own = seen(load(made, roots, progress))
-        if pruned is None or not isinstance(made.model, NamedModel) or pruned.origin.source == made.model.source:
-            return own
+        pruned = structure.read(folder)
+        if pruned is not None and pruned.origin.source != made.model.source and _folder(made.model, roots) is None:
+            return Unmeasured(f"nobody knows what {made.model.source} was calibrated on: it is not here")
         return with_parent(own, made.model, roots, progress)
     except CompressError as error:
         return Unmeasured(f"what it was calibrated on cannot be compared with the items: {error}")
@@ -59,15 +59,16 @@ def with_parent(
     own: Fingerprints, model: ModelSource, roots: tuple[Path, ...], progress: Progress
 ) -> Fingerprints | Unmeasured:
     """What a recipe showed to its steps, and what was shown to its model before, where that is a pruned one."""
-    if not isinstance(model, NamedModel) or place(model.source) == "bundled":
-        return own
-    places = (Path(model.source).expanduser(), *(root / model.source for root in roots))
-    folder = next((each for each in places if each.is_dir()), None)
-    if folder is None:
-        if place(model.source) == "hub":
-            return own
-        return Unmeasured(f"nobody knows what {model.source} was calibrated on: it is not here")
-    if structure.read(folder) is None:
+    folder = _folder(model, roots)
+    if folder is None or structure.read(folder) is None:
         return own
     before = seen_by(folder, roots, progress)
     return before if isinstance(before, Unmeasured) else fingerprint.joined(before, own)
+
+
+def _folder(model: ModelSource, roots: tuple[Path, ...]) -> Path | None:
+    """Where a recipe's model lies: as it is written, or below one of the roots."""
+    if not isinstance(model, NamedModel):
+        return None
+    places = (Path(model.source).expanduser(), *(root / model.source for root in roots))
+    return next((each for each in places if each.is_dir()), None)

@@ -272,9 +272,14 @@ def test_who_does_not_say_what_it_was_calibrated_on_is_not_decided(once, tiny, t
     output, policy = tmp_path / "out", tmp_path / "near.yaml"
     policy.write_text(POLICY)
     words = "--reference", tiny, "--policy", policy, "--output", output, "--quiet", "--json"
-    assert compress("gate", tiny, *words) == 0  # a float model was shown nothing
+    assert compress("gate", tiny, *words) == 0  # it is the reference
     capsys.readouterr()
     (exported,) = (output / "cache" / "reference").iterdir()
+    other = tiny_clip.save(tmp_path / "other", width=48, seed=1)  # trained further, on whatever it may be
+    assert compress("gate", other, *words) == 4
+    assert "nobody knows what it was calibrated on" in result(capsys)["findings"][0]["reason"]
+    assert compress("gate", other, *words, "--calibration", "none") == 3
+    capsys.readouterr()
     shutil.copytree(exported, tmp_path / "foreign")
     assert compress("gate", tmp_path / "foreign", *words) == 4
     assert "nobody knows what it was calibrated on" in result(capsys)["findings"][0]["reason"]

@@ -147,6 +147,17 @@ def test_a_policy_without_gates_passes_nothing(tmp_path, policy):
         check(folder)
 
 
+@pytest.mark.parametrize("line", ["extends: ../../lenient.yaml\n", "without: []\n"])
+def test_a_policy_that_rests_on_another_file_is_refused(tmp_path, line):
+    folder = sample.settle(tmp_path)
+    (folder / layout.POLICY).write_text(sample.POLICY + line)
+    policy = {"name": "clip_release", "digest": policy_digest(folder)}
+    sample.forge(folder)
+    sample.edit_report(folder, policy=policy, digest=sample.manifest.read(folder).subject)
+    with pytest.raises(IntegrityError, match="has to say everything itself"):
+        check(folder)
+
+
 @pytest.mark.parametrize("path", [layout.GATE_REPORT, layout.JUNIT, layout.POLICY])
 def test_what_proves_the_verdict_may_not_be_left_out(tmp_path, path):
     folder = sample.settle(tmp_path)
