@@ -6,7 +6,6 @@ Intervals are BCa bootstraps (B. Efron, JASA 82 (1987) 171-185) over clusters, b
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from typing import Final
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from compress.core.score import Score
 from compress.gates import statistics
+from compress.gates.intervals import bca as resampled
 from compress.gates.outcomes import Outcomes
 
 Floats = NDArray[np.float64]
@@ -31,26 +31,15 @@ _BATCH: Final = 2_000_000
 
 def bca(count: int, statistic: Statistic, seed: int) -> tuple[float, float]:
     """One-sided bounds (low, high), each at 95 %, of a statistic of `count` things; nan where the bootstrap fails."""
-    from scipy.stats import DegenerateDataWarning, bootstrap
 
-    def drawn(places: NDArray[np.int64], axis: int = -1) -> Floats:
+    def by_weight(places: NDArray[np.int64], axis: int = -1) -> Floats:
         rows = np.moveaxis(np.atleast_2d(places), axis, -1).reshape(-1, places.shape[axis])
         flat = (rows + np.arange(len(rows))[:, None] * count).ravel()
-        return statistic(np.bincount(flat, minlength=len(rows) * count).reshape(len(rows), count).astype(np.float64))
+        drawn = np.bincount(flat, minlength=len(rows) * count).reshape(len(rows), count).astype(np.float64)
+        return statistic(drawn).reshape(places.shape[:-1])
 
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore", DegenerateDataWarning)  # it is told by nan
-        interval = bootstrap(
-            (np.arange(count),),
-            lambda places, axis=-1: drawn(places, axis).reshape(places.shape[:-1]),
-            vectorized=True,
-            n_resamples=_RESAMPLES,
-            batch=max(1, _BATCH // count),
-            confidence_level=2 * _CONFIDENCE - 1,
-            method="BCa",
-            rng=np.random.default_rng(seed),
-        ).confidence_interval
-    return float(interval.low), float(interval.high)
+    options = {"vectorized": True, "n_resamples": _RESAMPLES, "batch": max(1, _BATCH // count)}
+    return resampled((np.arange(count),), by_weight, options, _CONFIDENCE, seed)
 
 
 def ratio(outcomes: Outcomes, seed: int = 0) -> Score:

@@ -116,7 +116,7 @@ def bca_bounds(sums: Floats, totals: Floats, confidence: float, seed: int = 0) -
     """
     if len(sums) < 2:
         return _UNKNOWN
-    return _bca(
+    return bca(
         (sums, totals),
         lambda s, k, axis=-1: s.sum(axis=axis) / k.sum(axis=axis),
         {"vectorized": True, "n_resamples": RESAMPLES, "batch": max(1, _BATCH // len(sums))},
@@ -140,7 +140,7 @@ def spearman_bounds(x: Floats, y: Floats, index: NDArray[np.int64], confidence: 
         return spearman(x[rows], y[rows])
 
     options = {"vectorized": False, "n_resamples": _RANK_RESAMPLES}
-    return _bca((np.arange(len(members)),), correlation, options, confidence, seed)
+    return bca((np.arange(len(members)),), correlation, options, confidence, seed)
 
 
 def spearman(x: Floats, y: Floats) -> float:
@@ -152,9 +152,13 @@ def spearman(x: Floats, y: Floats) -> float:
     return float(left @ right) / length if length else math.nan
 
 
-def _bca(
+def bca(
     data: tuple[NDArray[Any], ...], statistic: Callable[..., Any], options: dict[str, Any], confidence: float, seed: int
 ) -> Bounds:
+    """One-sided BCa bounds (low, high), each at `confidence`, of any statistic of paired arrays (n,).
+
+    `options` are those of scipy's bootstrap. (nan, nan) where it degenerates.
+    """
     from scipy.stats import DegenerateDataWarning, bootstrap
 
     with warnings.catch_warnings(), np.errstate(all="ignore"):

@@ -1,4 +1,4 @@
-"""What outcomes say about a candidate, as scores with bounds: its drop, its level, its share of the reference.
+"""What outcomes say about a candidate, as scores with bounds: its drop, its level, its rank correlation.
 
 Bounds come from `intervals`: score bounds for right and wrong, the BCa bootstrap over whole clusters for the rest.
 """
@@ -70,23 +70,6 @@ def level(outcomes: Outcomes, which: Floats, mask: Mask, confidence: float, seed
     if len(sums) > 1 and np.ptp(values) == 0:  # nothing to draw from; a cosine of 1 everywhere is one of 1
         return _score(value, (value, value), n)
     return _score(value, bca_bounds(sums, totals, (1 + confidence) / 2, seed), n)
-
-
-def ratio(outcomes: Outcomes, mask: Mask, confidence: float, seed: int = SEED) -> Score:
-    """The candidate's mean as a share of the reference's on the masked items, with one-sided BCa bounds.
-
-    Recall through a foreign index against recall at home is such a ratio. No value where the reference has nothing;
-    no bounds from fewer than two clusters, or from too few that differ for a bootstrap to know anything.
-    """
-    n = int(mask.sum())
-    new, _ = per_cluster(outcomes, outcomes.candidate[mask], mask)
-    old, _ = per_cluster(outcomes, outcomes.reference[mask], mask)
-    if n == 0 or not old.sum() > 0:
-        return Score(math.nan, None, None, n)
-    value = math.fsum(new) / math.fsum(old)
-    if np.count_nonzero(new - old) < _DIFFERING:
-        return Score(value, None, None, n)
-    return _score(value, bca_bounds(new, old, confidence, seed), n)
 
 
 def rank_correlation(outcomes: Outcomes, mask: Mask, confidence: float, seed: int = SEED) -> Score:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from compress.evals import intervals
 from compress.gates.outcomes import Outcomes
@@ -63,3 +64,15 @@ def test_the_size_of_a_gap(value, ends, expected):
 
 def test_a_gap_without_ends_has_none():
     assert not intervals.distance(0.1, (np.nan, np.nan), 9).decidable
+
+
+def test_a_ratio_has_the_linearised_standard_error():
+    """Recall by image with two queries each; the ratio of two means of one sample, by the delta method."""
+    rng = np.random.default_rng(8)
+    old = (rng.random(1000) < 0.8).astype(float)
+    new = np.where(rng.random(1000) < 0.15, 1 - old, old)
+    found = intervals.ratio(outcomes(old, new, tuple(np.repeat(np.arange(500), 2).astype(str))))
+    value = new.sum() / old.sum()
+    half = norm.ppf(0.95) * np.sqrt(np.square((new - value * old).reshape(500, 2).sum(axis=1)).sum()) / old.sum()
+    assert found.value == pytest.approx(value)
+    assert (found.low, found.high) == pytest.approx((value - half, value + half), abs=half / 8)

@@ -15,7 +15,7 @@ from scipy.stats import binom, binomtest, multinomial, norm, spearmanr
 
 from compress.gates.intervals import bca_bounds, paired_bounds, tango_bounds, wilson
 from compress.gates.outcomes import Outcomes, Unmeasured, paired
-from compress.gates.statistics import drop, level, rank_correlation, ratio
+from compress.gates.statistics import drop, level, rank_correlation
 
 
 def _all(n: int) -> np.ndarray:
@@ -265,27 +265,6 @@ def test_weighed_error_rate_has_the_linearised_standard_error() -> None:
     half = norm.ppf(0.95) * spread / characters.sum()
     score = drop(measured, _all(600), 0.95)
     assert (score.low, score.high) == pytest.approx((rate - half, rate + half), abs=half / 6)
-
-
-def test_ratio_has_the_linearised_standard_error() -> None:
-    """Recall by image with two queries each; the ratio of two means of one sample, by the delta method."""
-    rng = np.random.default_rng(8)
-    old = (rng.random(1000) < 0.8).astype(float)
-    new = np.where(rng.random(1000) < 0.15, 1 - old, old)
-    labels = tuple(np.repeat(np.arange(500), 2).astype(str))
-    measured = Outcomes(tuple(map(str, range(1000))), old, new, clusters=labels)
-    score, value = ratio(measured, _all(1000), 0.95), new.sum() / old.sum()
-    spread = math.sqrt(np.square((new - value * old).reshape(500, 2).sum(axis=1)).sum()) / old.sum()
-    half = norm.ppf(0.95) * spread
-    assert score.value == pytest.approx(value)
-    assert (score.low, score.high) == pytest.approx((value - half, value + half), abs=half / 8)
-
-
-def test_ratio_without_anything_to_compare_with() -> None:
-    nothing = ratio(outcomes(100, wrong=100), _all(100), 0.95)
-    assert math.isnan(nothing.value)
-    assert not nothing.decidable
-    assert not ratio(outcomes(100, lost=5), _all(100), 0.95).decidable  # five that differ say too little
 
 
 def _correlated(n: int) -> tuple[np.ndarray, np.ndarray]:
