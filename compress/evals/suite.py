@@ -115,17 +115,17 @@ def _loader(task: tasks.Task, asked: Asked, options: Options) -> Callable[[], Jo
 
     def load() -> Job | Unmeasured:
         data = task.load(request)
-        if reason := _short(data, asked) or _known(data, options.seen):
+        if reason := _short(data, asked, task) or _known(data, options.seen):
             return Unmeasured(reason)
         return Job(task, request, replace(data, images=()))  # the child has its own; these may be a gigabyte
 
     return load
 
 
-def _short(data: TaskData, asked: Asked) -> str:
-    """Why there are fewer items than the policy declares, or an empty string. A score does not tell it itself."""
-    declared, count = max(asked.items or 0, asked.items_per_slice or 0), data.count
-    return f"there are {count} items; the policy declares {declared}" if count < declared else ""
+def _short(data: TaskData, asked: Asked, task: tasks.Task) -> str:
+    """Why there are fewer items than were asked for, or an empty string. A score does not tell it itself."""
+    wanted = max(asked.items or 0, asked.items_per_slice or 0) or task.spec.items or 0
+    return f"there are {data.count} items, and {wanted} were asked for" if data.count < wanted else ""
 
 
 def _known(data: TaskData, seen: Fingerprints | Unmeasured) -> str:

@@ -27,7 +27,10 @@ Index = NDArray[np.int64]
 
 
 class TaskSpec(Strict):
-    """What every task file says. `items` is how many are measured where a policy does not say; None: all there are."""
+    """What every task file says.
+
+    `items` is how many are measured where a policy does not say, and that many there must be; None: all there are.
+    """
 
     version: Literal[1]
     name: Name

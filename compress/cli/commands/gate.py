@@ -37,9 +37,10 @@ def command(ctx: click.Context, /, path: str | None, verbose: bool, **given: Any
     """Measure PATH against a reference and decide by a policy; nothing is published.
 
     PATH is an artifact, pocket-clip, a model folder, a hub id, a folder of two ONNX files or one ONNX file (a vision
-    tower, whose text tower is the reference's). Of a file that another tool made nobody knows what it was calibrated
-    on: state it with --calibration. Gates on what only the maker of an artifact knows (census, export) stay
-    inconclusive. Ends 0 if every gate passed, 3 if one failed or is waived, 4 if one could not be decided.
+    tower, whose text tower is the reference's). Of what is no artifact and not the reference itself nobody knows what
+    it was calibrated or trained on: state it with --calibration. Gates on what only the maker of an artifact knows
+    (census, export) stay inconclusive. Ends 0 if every gate passed, 3 if one failed or is waived, 4 if one could not
+    be decided.
     """
     from compress.gates.policy import load_policy
     from compress.pipeline.candidate import Asked, candidate

@@ -143,14 +143,17 @@ def test_fewer_items_than_the_policy_declares(encoded, tmp_path):
     (tmp_path / "few" / "labels.jsonl").write_text("\n".join(rows) + "\n")
     told = "source: folder, path: few, captions: text, split_by: split"
     (tmp_path / "near.yaml").write_text(
-        f"version: 1\nname: near\nkind: parity\ndescription: Three.\ndata: {{{told}}}\nmetrics: {{p1_cosine: Near.}}\n"
+        f"version: 1\nname: near\nkind: parity\ndescription: Three.\ndata: {{{told}}}\n"
+        "metrics: {p1_cosine: Near.}\nitems: 4\n"
     )
     options = suite.Options(roots=(tmp_path,), task_folders=(tmp_path,))
     got = suite.measure(policy({"near": None}), "old", "new", options)
-    assert got == {"near.p1_cosine": Unmeasured("there are 3 items; the policy declares 8")}
+    assert got == {"near.p1_cosine": Unmeasured("there are 3 items, and 8 were asked for")}
     asked = policy({"near": None})
     asked.tasks["near"].items = 3
     assert suite.measure(asked, "old", "new", options)["near.p1_cosine"].n == 3
+    asked.tasks["near"].items = None  # the task itself says four
+    assert suite.measure(asked, "old", "new", options)["near.p1_cosine"].reason.endswith("4 were asked for")
 
 
 @pytest.mark.parametrize("task", ["twins", "robust", "cross_index", "frozen_probe"])
