@@ -7,7 +7,7 @@ import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from PIL import Image
@@ -18,6 +18,9 @@ from compress.core.errors import UsageError
 from compress.data import opening
 from compress.data.items import Items, Lazy, Request, Texts, find
 from compress.recipe.document import Strict
+
+SPLITS: Final = ("calibration", "development", "release")
+"""What a hash puts an item into where the data do not say; any other split is everything."""
 
 
 class Folder(Strict):

@@ -9,7 +9,7 @@ from pydantic import StringConstraints
 from compress.core import digest
 from compress.core.errors import EnvironmentFailure, UsageError
 from compress.data import opening
-from compress.data.folder import chosen, texts_of
+from compress.data.folder import SPLITS, chosen, split_of, texts_of
 from compress.data.items import Items, Lazy, Request
 from compress.recipe.document import Strict
 
@@ -34,9 +34,10 @@ def load(spec: Hub, request: Request) -> Items:
     missing = {spec.image, *spec.columns, *filter(None, (spec.captions, spec.negatives))} - set(table.column_names)
     if missing:
         raise UsageError(f"{spec.id} has no column {sorted(missing)}", hint=f"there is {', '.join(table.column_names)}")
-    keep = chosen(len(table), request)
+    places = [at for at in range(len(table)) if _belongs(spec, at, request.split)]
+    keep = [places[at] for at in chosen(len(places), request)]
     rows = table.select(keep).remove_columns(spec.image)
-    told = rows.to_list()
+    told = rows.to_list() if rows.column_names else [{}] * len(keep)  # nothing but images
     return Items(
         ids=tuple(f"{spec.split}-{at}" for at in keep),
         images=Lazy(len(keep), lambda at: opening.rgb(table[keep[at]][spec.image])),
@@ -45,6 +46,11 @@ def load(spec: Hub, request: Request) -> Items:
         columns={name: _labels(rows.features[name], rows[name]) for name in spec.columns},
         digest=digest.of_data({"spec": spec.model_dump(mode="json"), "keep": list(keep)}),
     )
+
+
+def _belongs(spec: Hub, at: int, split: str) -> bool:
+    """Whether a row is of a policy's split: a hash of its place decides, as that of a file's name does in a folder."""
+    return split not in SPLITS or split_of(f"{spec.split}-{at}") == split
 
 
 def _table(spec: Hub) -> Any:

@@ -7,13 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from compress.artifact import manifest
+from compress.artifact import layout, manifest
 from compress.core.errors import UsageError
 from compress.models.loading import load as load_named
 from compress.models.onnx_towers import load_onnx
 from compress.models.tower import Encoder
+from compress.recipe.load import load as load_recipe
 from compress.recipe.load import locate
 from compress.recipe.sources import ModelSource, NamedModel, OnnxModel, TokenizerText
+from compress.steps import spec_of
 from compress.targets import onnxruntime_cpu
 
 TOKENIZER: Final = "tokenizer.json"
@@ -25,6 +27,8 @@ def load(source: ModelSource, recipe: Path, offline: bool, roots: tuple[Path, ..
         return load_named(source, offline)
     named = {"vision": source.vision, "text": source.text}
     files = {kind: _found(path, recipe, roots) for kind, path in named.items() if path is not None}
+    for path in files.values():
+        _require_original(path)
     preprocess = {"kind": "plain", **source.preprocess.model_dump(mode="json", exclude_none=True)}
     encoder = load_onnx(files, preprocess, source.logit_scale, source.normalize)
     if not isinstance(source.preprocess.text, TokenizerText):
@@ -32,6 +36,14 @@ def load(source: ModelSource, recipe: Path, offline: bool, roots: tuple[Path, ..
     told = {**preprocess["text"], "tokenizer": TOKENIZER}
     files_ = {TOKENIZER: tokenizer_file(_found(source.preprocess.text.tokenizer, recipe, roots))}
     return replace(encoder, files=files_, preprocess={**preprocess, "text": told})
+
+
+def _require_original(path: Path) -> None:
+    """Raise UsageError for a tower of an artifact that steps have changed: it would be its own reference."""
+    made = path.resolve().parent.parent / layout.RECIPE
+    if made.is_file() and (recipe := load_recipe(made, spec_of)).steps:
+        hint = f"name the model that it was made from: {recipe.model.source}"
+        raise UsageError("is a tower of a compressed artifact, and losses would add up unseen", str(path), hint)
 
 
 def original(encoder: Encoder, offline: bool, roots: tuple[Path, ...] = ()) -> Encoder:

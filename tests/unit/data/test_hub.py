@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from compress.core.errors import UsageError
+from compress.data import hub
 from compress.data.items import Request
 from compress.evals.task import read
 
@@ -64,3 +65,16 @@ def test_a_column_that_the_data_set_lacks(root):
     file.write_text(f"version: 1\nname: same\nkind: words\ndescription: d\ndata: {data}\nmetrics: {{a: b}}\n")
     with pytest.raises(UsageError, match=r"no column \['title'\]"):
         read(file).load(Request())
+
+
+def test_the_splits_of_a_policy_share_no_row(monkeypatch):
+    images = [Image.new("RGB", (2, 2), (at, 0, 0)) for at in range(120)]
+    features = datasets.Features({"image": datasets.Image()})
+    monkeypatch.setattr(hub, "_table", lambda _: datasets.Dataset.from_dict({"image": images}, features=features))
+    spec = hub.Hub(id="owner/name", revision=COMMIT)
+    found = {split: hub.load(spec, Request(split)).ids for split in ("calibration", "development", "release", "all")}
+    parts = [found[split] for split in ("calibration", "development", "release")]
+    assert all(parts)
+    assert sorted(name for part in parts for name in part) == sorted(found["all"])
+    assert len(found["all"]) == 120
+    assert len(hub.load(spec, Request("release", 5)).ids) == 5

@@ -50,3 +50,19 @@ def test_a_tokenizer_that_is_missing_or_none(tmp_path, tokenizer):
     (tokenizer / "tokenizer.json").write_text("{}")
     with pytest.raises(UsageError, match="is no tokenizer file"):
         model.load(source(files, "words"), tmp_path / "recipe.yaml", offline=True)
+
+
+def test_a_tower_of_a_compressed_artifact_is_no_original(tmp_path):
+    """It would be the reference of what is made of it, and ten small losses would never be seen together."""
+    (tmp_path / "onnx").mkdir()
+    files = tiny_towers.write(tmp_path / "onnx")
+    made = tmp_path / "compress" / "recipe.resolved.yaml"
+    made.parent.mkdir()
+    made.write_text(
+        "version: 1\nname: before\nmodel: {source: ./towers}\nsteps: [{use: quantize.int8_rtn}]\n"
+        "targets: [onnxruntime-cpu]\npolicy: none\nreason: test\n"
+    )
+    with pytest.raises(UsageError, match="losses would add up"):
+        model.load(source(files, "bytes"), tmp_path / "recipe.yaml", offline=True)
+    made.write_text(made.read_text().replace("[{use: quantize.int8_rtn}]", "[]"))
+    assert model.load(source(files, "bytes"), tmp_path / "recipe.yaml", offline=True).towers
