@@ -6,7 +6,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 
 OLD := compress needs Python 3.10 or newer; name one: make PYTHON=python3.12
 
-.PHONY: quickstart test test-all break-each check bench bench-gates pocket-clip clean
+.PHONY: quickstart test test-all break-each lint check bench bench-gates pocket-clip clean
 .DEFAULT_GOAL := quickstart
 
 # The stamps .made, .cpu and .dev say what is installed; each is touched last, so a failed install leaves none.
@@ -37,11 +37,13 @@ test-all: $(VENV)/.dev     ## every test, 20,000 mutated files, and every proper
 break-each: $(VENV)/.dev   ## break every property of docs/survival.md once and see its tests go red
 	$(BIN)/python tools/break_each.py
 
-check: $(VENV)/.dev        ## format, lint, types, layers, fast tests
+lint: $(VENV)/.dev         ## format, lint, types, layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+check: lint                ## the same, and the fast tests
 	$(BIN)/python -m pytest -m 'not long and not slow and not real and not gpu' tests/unit tests/contract
 
 bench: $(VENV)/.dev        ## speed and size, paired, in one run; rewrites docs/benchmarks.md
