@@ -49,13 +49,16 @@ def test_one_tower_scores_what_is_known_of_it(call, recipe, task, metric, expect
     assert row["low"] <= expected <= row["high"]
 
 
+@pytest.mark.long
 def test_eight_bits_keep_the_plates_and_four_lose_them(call):
     code, report, _ = call("quantize", "--recipe", "real/lprnet_int4", "--policy", "plates_release")
     assert code == 3
     assert {row["metric"] for row in report["findings"] if row["status"] == "failed"} >= {"plates.exact"}
     _, report, _ = call("quantize", "--recipe", "real/lprnet_int8")
     passed = {row["metric"] for row in report["findings"] if row["status"] == "passed"}
-    assert {"plates.exact", "plates.character_accuracy", "census.vision", "size.ratio"} <= passed
+    assert {"plates.exact", "census.vision", "size.ratio"} <= passed
+    (characters,) = (row for row in report["findings"] if row["metric"] == "plates.character_accuracy")
+    assert characters["value"] < 0.01, "352 plates may be too few to show it, but nothing says that it is lost"
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -68,6 +71,7 @@ def test_texts_become_choices(real_data, name):
     assert all(min(labels.count(each) for each in set(labels)) >= 2 for labels in data.slices.values())
 
 
+@pytest.mark.long
 def test_small_encoders_read_scene_text_no_better_than_guessing(call):
     """pocket-clip learned rendered codes; a gate on its scene text would be inconclusive, and that is right."""
     code, found, _ = call("eval", "pocket-clip", "--task", "icdar2015_words", "--items", "150", "--split", "all")

@@ -29,8 +29,9 @@ sys.exit(main(["run", "--recipe", "int8_clip", "--quiet"]))
 )
 def test_a_signal_ends_a_run(tmp_path, sent, code, said):
     with subprocess.Popen(
-        [sys.executable, "-c", RUN], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+        [sys.executable, "-c", RUN], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(sent, signal.SIG_DFL),  # a shell's background job ignores Ctrl-C
+    ) as process:  # fmt: skip
         assert process.stdout.readline() == "at work\n"
         process.send_signal(sent)
         _, told = process.communicate(timeout=60)
