@@ -7,7 +7,8 @@ import sys
 import pytest
 
 RUN = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job begins with it ignored
 from pathlib import Path
 from compress.artifact.staging import Store
 from compress.cli.main import main
@@ -29,9 +30,8 @@ sys.exit(main(["run", "--recipe", "int8_clip", "--quiet"]))
 )
 def test_a_signal_ends_a_run(tmp_path, sent, code, said):
     with subprocess.Popen(
-        [sys.executable, "-c", RUN], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(sent, signal.SIG_DFL),  # a shell's background job ignores Ctrl-C
-    ) as process:  # fmt: skip
+        [sys.executable, "-c", RUN], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout.readline() == "at work\n"
         process.send_signal(sent)
         _, told = process.communicate(timeout=60)
