@@ -76,10 +76,11 @@ def test_a_flipped_byte_is_named(released: tuple[subprocess.CompletedProcess[str
 
 
 def test_the_naive_recipe_is_blocked_by_reading(released: tuple[object, Path], tmp_path: Path) -> None:
-    output = released[1]  # shares the cached reference
-    ran = compress(
-        "quantize", "--recipe", "int4_clip_naive.yaml", "--policy", untimed(tmp_path), "--quiet", cwd=output.parent
-    )
+    output = released[1]
+    file = Path(untimed(tmp_path))  # what loses five points in a hundred needs no 1,500 items to be seen
+    file.write_text(file.read_text().replace("items_per_slice: 1500", "items_per_slice: 600"))
+    assert "items_per_slice: 600" in file.read_text()
+    ran = compress("quantize", "--recipe", "int4_clip_naive.yaml", "--policy", str(file), "--quiet", cwd=output.parent)
     assert ran.returncode == 3, ran.stdout + ran.stderr
     assert not (output / "released" / "int4_clip_naive").exists()
     (blocked,) = (output / "blocked").glob("int4_clip_naive-*")
@@ -93,6 +94,7 @@ def test_the_naive_recipe_is_blocked_by_reading(released: tuple[object, Path], t
     assert compress("verify", str(blocked), cwd=output).returncode == 3
 
 
+@pytest.mark.long
 def test_the_same_recipe_gives_the_same_bytes_anywhere(tmp_path: Path) -> None:
     subjects = []
     for seed in ("1", "2"):
