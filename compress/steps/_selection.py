@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from compress.core.errors import UsageError
 from compress.models.tower import Site, Tower
@@ -33,6 +33,19 @@ def selected(towers: Mapping[str, Tower], spec: StepSpec, default: Sequence[str]
     if not left:
         raise UsageError("nothing is left to work on", "include/exclude", _there_is(everything))
     yield from left
+
+
+def by_tower(chosen: Iterable[tuple[Tower, Site]], purpose: str, instead: str) -> dict[str, list[Site]]:
+    """The chosen sites of each tower, for a method that watches their inputs.
+
+    Raises UsageError for an embedding table, which has none: it says for what `purpose`, and what to use `instead`.
+    """
+    made: dict[str, list[Site]] = {}
+    for tower, site in chosen:
+        if site.op == "Gather":
+            raise UsageError(f"an embedding table has no input to {purpose}", site.name, f"use {instead}")
+        made.setdefault(tower.kind, []).append(site)
+    return made
 
 
 def _there_is(everything: Sequence[tuple[Tower, Site]]) -> str:

@@ -11,17 +11,17 @@ import numpy as np
 from pydantic import Field
 
 from compress.core.errors import UsageError
-from compress.models.attention import Attention, attention, reshape_to
-from compress.models.junctions import in_order, junction
+from compress.models.attention import Attention, reshape_to
 from compress.models.surgery import linear, replace
 from compress.models.tower import Encoder, Tower
 from compress.recipe.steps import StepSpec
 from compress.steps._moments import Matrix
 from compress.steps._ridge import Kept
-from compress.steps._walk import Calibrated, walk
+from compress.steps._walk import Calibrated
 from compress.steps.prune import _scores
+from compress.steps.prune._attentions import in_turn
 from compress.steps.prune._fitting import Compensate, fitted
-from compress.steps.prune._layers import layers, ranges, row, summary
+from compress.steps.prune._layers import ranges, row, summary
 from compress.steps.step import Context, SiteReport, StepReport
 
 USE = "prune.heads"
@@ -41,12 +41,8 @@ class Spec(StepSpec):
 def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
     """Prune the heads of the selected layers."""
     rows: list[SiteReport] = []
-    for tower, chosen in layers(encoder, spec, ROLES):
-        found = [attention(tower, [site for sites in layer.values() for site in sites]) for layer in chosen]
-        by_site = {each.output.site.name: each for each in found}
-        order = in_order(tower, (each.output.site for each in found))
-        for seen in walk(tower, [junction(tower, site) for site in order], context):
-            rows += _pruned(tower, by_site[seen.junction.site.name], seen, spec)
+    for tower, found, seen in in_turn(encoder, spec, ROLES, context):
+        rows += _pruned(tower, found, seen, spec)
     if not rows:
         raise UsageError("no head goes: the count that stays is that of all", "ratio", "use more, or a finer multiple")
     return StepReport(USE, summary(rows), tuple(rows))

@@ -34,8 +34,8 @@ class Source:
 def sources(tower: Tower, sites: Sequence[Site]) -> Iterator[Source]:
     """Where scales can be moved to for each value that feeds some of `sites`; values without such a place are left out.
 
-    Every reader of the value has to be one of `sites`: a residual that reads it too would see other numbers. A weight
-    that a step has already turned into integers cannot be divided any more.
+    Every reader of the value, and of the weights behind it, has to be one of `sites`: a residual, or a layer that
+    shares its weight, would see other numbers. A weight that a step has already turned into integers cannot be divided.
     """
     links = _Links(tower)
     held = {site.weight for site in tower.sites if site.name in tower.treatments}
@@ -43,12 +43,13 @@ def sources(tower: Tower, sites: Sequence[Site]) -> Iterator[Source]:
     for value in dict.fromkeys(links.nodes[name].input[0] for name in chosen):
         readers = links.readers(value)
         divided = links.norm(value) or links.value_projection(value)
-        if (
-            divided
-            and not held & set(divided)
-            and all(node.name in chosen and node.input[0] == value for node in readers)
-        ):
-            yield Source(tuple(chosen[node.name] for node in readers), divided)
+        if not divided or held & set(divided) or value in links.outputs:
+            continue
+        if not all(node.name in chosen and node.input[0] == value for node in readers):
+            continue
+        found = tuple(chosen[node.name] for node in readers)
+        if all(reader in readers for site in found for reader in links.readers(site.weight)):
+            yield Source(found, divided)
 
 
 def fold(tower: Tower, source: Source, scales: Scales) -> None:
@@ -108,7 +109,9 @@ class _Links:
         linear, bias = self.made_by.get(made or ""), ""
         if linear is not None and linear.op_type == "Add" and len(self.readers(linear.output[0])) == 1:
             bias = next((name for name in linear.input if self._weight(name)), "")
-            linear = self.made_by.get(next(iter(set(linear.input) - {bias}), ""))
+            if not bias:
+                return ()  # a sum of two branches: dividing one of them would be wrong
+            linear = self.made_by.get(next((name for name in linear.input if name != bias), ""))
         if linear is None or linear.op_type != "MatMul" or len(self.readers(linear.output[0])) != 1:
             return ()
         return self._own((linear.input[1], bias))

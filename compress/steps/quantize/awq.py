@@ -6,20 +6,18 @@ cost nothing at run time; a product behind an activation has no such place and i
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from compress.core.errors import UsageError
 from compress.models.tower import Encoder, Site, Tower
 from compress.models.treatment import BlockWeights
 from compress.recipe.steps import StepSpec
 from compress.steps._activations import watch
 from compress.steps._moments import Moments
-from compress.steps._selection import selected
+from compress.steps._selection import by_tower, selected
 from compress.steps.quantize import _fold
 from compress.steps.quantize._awq import best_power, scales_of
 from compress.steps.quantize._gptq import compensated, grid_for
@@ -48,14 +46,10 @@ class Spec(StepSpec):
 def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
     """Sum up the inputs of the selected sites, move scales where there is a place for them, and round."""
     chosen = list(selected(encoder.towers, spec, DEFAULT))
-    by_tower: dict[str, list[Site]] = defaultdict(list)
-    for tower, site in chosen:
-        if site.op == "Gather":
-            raise UsageError("an embedding table has no input to scale", site.name, "use quantize.int8_rtn")
-        by_tower[tower.kind].append(site)
+    sites_of = by_tower(chosen, "scale", "quantize.int8_rtn")
     grams: dict[tuple[str, str], Gram] = {}
     moved = 0
-    for kind, sites in by_tower.items():
+    for kind, sites in sites_of.items():
         tower = encoder.towers[kind]
         seen = watch(tower, sites, context, Moments)
         grams |= {(kind, name): moments.gram / moments.rows for name, moments in seen.items()}

@@ -6,15 +6,13 @@ one that puts its largest calibrated magnitude at 448.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import Final
 
-from compress.core.errors import UsageError
 from compress.models.tower import Encoder, Site, Tower
 from compress.models.treatment import StaticFloat8
 from compress.recipe.steps import StepSpec
 from compress.steps._activations import watch
-from compress.steps._selection import selected
+from compress.steps._selection import by_tower, selected
 from compress.steps.quantize._float8 import LARGEST, decoded, float8_per_channel
 from compress.steps.quantize._histogram import SMALLEST
 from compress.steps.quantize._largest import Largest
@@ -35,12 +33,8 @@ class Spec(StepSpec):
 
 def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
     """Calibrate the inputs of the selected sites and round their weights to E4M3FN."""
-    by_tower: dict[str, list[Site]] = defaultdict(list)
-    for tower, site in selected(encoder.towers, spec, DEFAULT):
-        if site.op == "Gather":
-            raise UsageError("an embedding table has no input to quantize", site.name, "use quantize.fp16 for it")
-        by_tower[tower.kind].append(site)
-    rows = [row for kind, sites in by_tower.items() for row in _quantize(encoder.towers[kind], sites, context)]
+    sites_of = by_tower(selected(encoder.towers, spec, DEFAULT), "quantize", "quantize.fp16 for it")
+    rows = [row for kind, sites in sites_of.items() for row in _quantize(encoder.towers[kind], sites, context)]
     before, after = sum(row.bytes_before for row in rows), sum(row.bytes_after for row in rows)
     return StepReport(USE, f"{len(rows)} products from {before / 1e6:.2f} MB to {after / 1e6:.2f} MB", tuple(rows))
 

@@ -5,7 +5,6 @@ GPTQ (arXiv:2210.17323) on the graph's own inputs, which a run over the calibrat
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import Literal
 
 import numpy as np
@@ -18,7 +17,7 @@ from compress.models.treatment import BlockWeights
 from compress.recipe.steps import StepSpec
 from compress.steps._activations import watch
 from compress.steps._moments import Moments
-from compress.steps._selection import selected
+from compress.steps._selection import by_tower, selected
 from compress.steps.quantize._gptq import compensated, grid_for
 from compress.steps.quantize._weights import round_weights
 from compress.steps.step import Context, StepReport
@@ -43,14 +42,10 @@ class Spec(StepSpec):
 def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
     """Sum up the inputs of the selected sites and round their weights."""
     chosen = list(selected(encoder.towers, spec, DEFAULT))
-    by_tower: dict[str, list[Site]] = defaultdict(list)
-    for tower, site in chosen:
-        if site.op == "Gather":
-            raise UsageError("an embedding table has no input to compensate for", site.name, "use quantize.int8_rtn")
-        by_tower[tower.kind].append(site)
+    sites_of = by_tower(chosen, "compensate for", "quantize.int8_rtn")
     seen = {
         (kind, name): moments
-        for kind, sites in by_tower.items()
+        for kind, sites in sites_of.items()
         for name, moments in watch(encoder.towers[kind], sites, context, Moments).items()
     }
 

@@ -7,7 +7,6 @@ than quantizing every tensor, and because the scales are static an embedding doe
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
 from typing import Literal
 
@@ -19,7 +18,7 @@ from compress.models.tower import Encoder, Site, Tower
 from compress.models.treatment import StaticInt8
 from compress.recipe.steps import StepSpec
 from compress.steps._activations import watch
-from compress.steps._selection import selected
+from compress.steps._selection import by_tower, selected
 from compress.steps.quantize import _fold
 from compress.steps.quantize._ranges import Ranges, noise, smoothing
 from compress.steps.quantize._rounding import int8_per_channel
@@ -50,12 +49,8 @@ def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
     """Calibrate the inputs of the selected sites and round their weights to 8 bits."""
     rows: list[SiteReport] = []
     floats: list[str] = []
-    by_tower: dict[str, list[Site]] = defaultdict(list)
-    for tower, site in selected(encoder.towers, spec, DEFAULT):
-        if site.op == "Gather":
-            raise UsageError("an embedding table has no input to quantize", site.name, "use quantize.int8_rtn for it")
-        by_tower[tower.kind].append(site)
-    for kind, sites in by_tower.items():
+    sites_of = by_tower(selected(encoder.towers, spec, DEFAULT), "quantize", "quantize.int8_rtn for it")
+    for kind, sites in sites_of.items():
         made, left = _quantize(encoder.towers[kind], sites, spec, context)
         rows += made
         floats += [f"{kind}:{name}" for name in left]

@@ -42,6 +42,25 @@ def test_a_value_that_another_node_reads_is_left_alone(tiny_encoder):
     assert source.sites not in [each.sites for each in _fold.sources(tower, tower.sites)]
 
 
+def test_a_weight_that_another_layer_shares_is_left_alone(tiny_encoder):
+    tower = tiny_encoder.towers["vision"]
+    source = next(each for each in _fold.sources(tower, tower.sites) if each.sites[0].role == "mlp.fc1")
+    other = helper.make_node("MatMul", ["elsewhere", source.sites[0].weight], ["again"], name="tied")
+    tower.graph.graph.node.append(other)
+    assert source.sites not in [each.sites for each in _fold.sources(tower, tower.sites)]
+
+
+def test_values_that_are_a_sum_of_two_branches_are_left_alone(tiny_encoder):
+    """As where a low-rank branch is added to the value projection: dividing one of the two would be wrong."""
+    tower = tiny_encoder.towers["vision"]
+    source = next(each for each in _fold.sources(tower, tower.sites) if each.sites[0].role == "attn.out")
+    add = next(node for node in tower.graph.graph.node if source.divided[1] in node.input)
+    branch = helper.make_node("Identity", [tower.inputs[0]], ["branch"], name="branch")
+    tower.graph.graph.node.append(branch)
+    add.input[list(add.input).index(source.divided[1])] = "branch"
+    assert source.sites not in [each.sites for each in _fold.sources(tower, tower.sites)]
+
+
 def test_every_reader_has_to_be_chosen(tiny_encoder):
     tower = tiny_encoder.towers["vision"]
     queries = [site for site in tower.sites if site.role == "attn.qkv"][:1]
