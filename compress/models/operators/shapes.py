@@ -22,7 +22,7 @@ def _reshape(options: Options, inputs: Inputs) -> Tensor:
     value, wanted = inputs[0], whole(inputs[1])
     if not options.get("allowzero", 0):
         wanted = [value.shape[at] if size == 0 else size for at, size in enumerate(wanted)]
-    return value.reshape(wanted)
+    return torch.reshape(value, wanted)
 
 
 def _flatten(options: Options, inputs: Inputs) -> Tensor:
@@ -85,7 +85,7 @@ def _gather(options: Options, inputs: Inputs) -> Tensor:
     if axis == 0 and value.ndim == 2:
         return F.embedding(places, value)
     taken = value.index_select(axis, places.reshape(-1))
-    return taken.reshape(*value.shape[:axis], *places.shape, *value.shape[axis + 1 :])
+    return torch.reshape(taken, (*value.shape[:axis], *places.shape, *value.shape[axis + 1 :]))
 
 
 def _gather_elements(options: Options, inputs: Inputs) -> Tensor:
@@ -113,7 +113,7 @@ def _range(_: Options, inputs: Inputs) -> Tensor:
 def _constant_of_shape(options: Options, inputs: Inputs) -> Tensor:
     told = options.get("value")
     value = torch.zeros(1) if told is None else torch.from_numpy(array(told).copy())
-    return value.reshape(()).expand(whole(inputs[0])).clone()
+    return torch.full(whole(inputs[0]), value.flatten()[0].item(), dtype=value.dtype)
 
 
 def _tile(_: Options, inputs: Inputs) -> Tensor:
