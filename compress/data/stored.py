@@ -147,13 +147,16 @@ def _hub(source: DataSource) -> Open:
 
         try:
             return datasets.load_dataset(
-                source.source, revision=source.revision, split=source.split or SPLIT, streaming=True
+                source.source,
+                revision=source.revision,
+                split=source.split or SPLIT,
+                streaming=source.feeding is not None and source.feeding.streaming,
             )
         except (OSError, datasets.exceptions.DatasetNotFoundError) as error:  # connection errors are OSErrors
             raise EnvironmentFailure(
-                f"the data set {source.source} cannot be reached ({error})",
+                f"the data set {source.source} cannot be reached and is not in the local cache ({error})",
                 WHERE,
-                "what is streamed needs a network; point the recipe at a folder of its parquet files",
+                "what is streamed is never in the cache; point the recipe at a folder of its parquet files",
             ) from error
 
     return opened

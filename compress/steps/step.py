@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from compress.core.progress import Progress, Silent
-from compress.data.training import TrainingSet
+
+if TYPE_CHECKING:
+    from compress.data.training import TrainingSet
 
 Feeds = Iterator[Mapping[str, NDArray[np.generic]]]
 
