@@ -26,13 +26,11 @@ from compress.pipeline.demand import GateDemand, TaskDemand
 from compress.pipeline.measurement import model_bytes
 from compress.pipeline.options import Options
 from compress.pipeline.run import policy_file, target_of
+from compress.pipeline.training import TRAINS
 from compress.recipe.schema import Recipe, Step
 from compress.recipe.sources import DataSource
 from compress.steps.step import Context, Feeds, SiteReport
 from compress.targets import Target
-
-TRAINS = "distill."
-"""Steps that train: they would take their time here as well, and change no shape."""
 
 
 @dataclass(frozen=True, slots=True)

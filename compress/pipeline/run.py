@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,6 @@ from compress.artifact.staging import Staging, Store
 from compress.bench import proof
 from compress.core import names
 from compress.core.errors import UsageError
-from compress.data.items import Items
 from compress.gates import policy_file as policies
 from compress.gates.decision import decide
 from compress.gates.policy import load_policy
@@ -23,6 +22,7 @@ from compress.pipeline.calibration import Calibration
 from compress.pipeline.checkpoint import Checkpoint
 from compress.pipeline.measurement import Subject, measure
 from compress.pipeline.options import Options
+from compress.pipeline.training import Shown, trained
 from compress.recipe.load import dump
 from compress.recipe.schema import Recipe
 from compress.recipe.sources import NamedModel, OnnxModel, TokenizerText, place
@@ -51,14 +51,16 @@ def run(recipe: Recipe, file: Path, options: Options) -> Result:
         encoder = model.load(recipe.model, file, options.offline, options.data_roots)
         against = model.original(encoder, options.offline, options.data_roots)
         reference = model.write_reference(against, options.cache / "reference")
-        data = provenance.load(recipe, options.data_roots, options.progress)
-        steps = apply_steps(recipe, encoder, reference, data, options)
+        shown = Shown(
+            provenance.load(recipe, options.data_roots, options.progress), trained(recipe, reference, options)
+        )
+        steps = apply_steps(recipe, encoder, reference, shown, options)
         target.export(encoder, staging.folder)
         _write_recipe(staging, told, policy_file(recipe, file) if recipe.gated else None)
         digest = staging.scan().subject
         measured = None
         if policy:
-            seen = provenance.with_parent(provenance.seen(data), recipe.model, options.data_roots, options.progress)
+            seen = provenance.with_parent(provenance.seen(recipe.data, options, shown.items), recipe.model, options)
             subject = Subject(reference, staging.folder, encoder, seen)
             measured = measure(policy, subject, recipe.seed, options)
         verdict = waive(decide(policy, measured.metrics, digest), options.waivers) if policy and measured else None
@@ -87,19 +89,23 @@ def target_of(recipe: Recipe) -> Target:
 
 
 def apply_steps(
-    recipe: Recipe, encoder: Encoder, reference: Path, data: Mapping[str, Items], options: Options
+    recipe: Recipe, encoder: Encoder, reference: Path, shown: Shown, options: Options
 ) -> tuple[StepReport, ...]:
     """Apply the recipe's steps in the order written, after those that a checkpoint holds already."""
-    items = data.get("calibration")
-    context = Context(Calibration(items, reference).feeds() if items else None, options.progress, recipe.seed)
+    items, training = shown.items.get("calibration"), shown.training
+    feeds = Calibration(items, reference).feeds() if items else None
+    context = Context(feeds, options.progress, recipe.seed, training)
     follows = checkpoint.fingerprint(recipe, reference, items.digest if items else None)
+    if training is not None:
+        follows["training data"] = training.digest
     kept = Checkpoint(checkpoint.place(options.output, recipe.name), follows, encoder, options.progress)
     reports = kept.start(options.resume)
-    for step in recipe.steps[len(reports) :]:
-        report: StepReport = names.load("compress.steps", step.use).apply(encoder, step.spec, context)
-        options.progress.say(f"{report.use}: {report.summary}")
-        reports.append(report)
-        kept.save(reports)
+    with contextlib.closing(training) if training is not None else contextlib.nullcontext():
+        for step in recipe.steps[len(reports) :]:
+            report: StepReport = names.load("compress.steps", step.use).apply(encoder, step.spec, context)
+            options.progress.say(f"{report.use}: {report.summary}")
+            reports.append(report)
+            kept.save(reports)
     return tuple(reports)
 
 

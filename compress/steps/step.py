@@ -4,22 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from compress.core.progress import Progress, Silent
 
+if TYPE_CHECKING:
+    from compress.data.training import TrainingSet
+
 Feeds = Iterator[Mapping[str, NDArray[np.generic]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a step may use besides the towers: preprocessed calibration batches by tower kind, progress, a seed."""
+    """What a step may use besides the towers: preprocessed calibration batches by tower kind, progress, a seed.
+
+    `training` are the data that a distill step trains on; None where the recipe names none.
+    """
 
     feeds: Callable[[str], Feeds] | None = None
     progress: Progress = field(default_factory=Silent)
     seed: int = 0
+    training: TrainingSet | None = None
 
 
 @dataclass(frozen=True, slots=True)
