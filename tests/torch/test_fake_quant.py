@@ -7,7 +7,7 @@ import torch
 
 from compress.core import names
 from compress.core.errors import UsageError
-from compress.models.differentiable import DifferentiableTower
+from compress.models.differentiable import DifferentiableTower, write_back
 from compress.models.treatment import BlockWeights, StaticInt8
 from compress.steps.distill import _fake_quant as fake_quant
 from compress.steps.step import Context
@@ -40,9 +40,13 @@ def encoder(request, tiny_encoder):
 
 def module_of(tower, learn_scales=False):
     found = fake_quant.fakes(tower, learn_scales)
-    module = DifferentiableTower(tower, (), {node: fake.hook() for node, fake in found.items()})
-    fake_quant.start(module, found)
-    return module, found
+    fake_quant.start(tower, found)
+    return DifferentiableTower(tower, (), found), found
+
+
+def settle(tower, module, found):
+    write_back(tower, module)
+    fake_quant.settle(tower, found)
 
 
 def embeddings(module, kind, output):
@@ -72,7 +76,7 @@ def test_weights_are_those_of_the_treatment_and_the_way_back_gives_it_again(enco
         for fake in found.values():
             matrix = fake._matrix(fake.weight(module.weights()[fake.site.weight]))
             np.testing.assert_array_equal(matrix.detach().numpy(), restored(before[fake.site.name]))
-        fake_quant.settle(tower, module, found)
+        settle(tower, module, found)
         assert tower.treatments.keys() == before.keys()
         for name, held in tower.treatments.items():
             np.testing.assert_array_equal(held.codes, before[name].codes)
@@ -92,7 +96,7 @@ def test_after_a_step_of_training_the_treatment_holds_what_was_trained(encoder):
             assert module.weights()[fake.site.weight].grad.abs().sum() > 0
         optimizer.step()
         before = {name: held.codes.copy() for name, held in tower.treatments.items()}
-        fake_quant.settle(tower, module, found)
+        settle(tower, module, found)
         moved = [(tower.treatments[name].codes != codes).mean() for name, codes in before.items()]
         assert max(moved) > 0
         fake = next(iter(found.values()))
@@ -114,11 +118,14 @@ def test_gradients_pass_where_nothing_is_clipped():
 
 
 def test_scales_learn_as_lsq_says():
-    """d(code * scale) / d scale: round(v) - v inside with v = weight / scale, the last code where it is clipped."""
+    """d(code * scale) / d scale: round(v) - v inside with v = weight / scale, the last code where it is clipped.
+
+    What learns is the logarithm of the scale, which is 0.5 here: half of that.
+    """
     learning = grid(learn=True)
     weight = torch.tensor([[0.6, -4.2, 3.7, 9.0]])
     learning.rounded(weight).backward(torch.ones(1, 4))
-    assert learning.scales.grad.item() == pytest.approx((1 - 1.2) + (-8 + 8.4) + (7 - 7.4) + 7, abs=1e-5)
+    assert learning.shift.grad.item() == pytest.approx(0.5 * ((1 - 1.2) + (-8 + 8.4) + (7 - 7.4) + 7), abs=1e-5)
 
 
 def test_inputs_are_rounded_and_cut_off():
@@ -133,20 +140,22 @@ def test_learned_scales_are_weights_of_the_tower(tiny_encoder):
     apply(tiny_encoder, STEPS["w8a8"])
     tower = tiny_encoder.towers["vision"]
     module, found = module_of(tower, learn_scales=True)
-    scales = fake_quant.learned(found)
+    scales = list(module.learned)
     assert len(scales) == 2 * len(found)
+    assert {id(each) for each in scales} < {id(each) for each in module.parameters()}
+    assert all(each.ndim == 1 for each in scales)
     _, made = embeddings(module, "vision", tower.output)
     made.square().sum().backward()
     assert all(each.grad is not None for each in scales)
-    assert fake_quant.learned(module_of(tower)[1]) == []
+    assert not list(module_of(tower)[0].learned)
     with torch.no_grad():
         for each in scales:
-            each.mul_(2)
+            each.add_(np.log(2.0))
     before = dict(tower.treatments)
-    fake_quant.settle(tower, module, found)
+    settle(tower, module, found)
     for name, held in tower.treatments.items():
-        np.testing.assert_array_equal(held.scales, 2 * before[name].scales)
-        assert held.input_scale == 2 * np.float32(before[name].input_scale)
+        np.testing.assert_allclose(held.scales, 2 * before[name].scales, rtol=1e-6)
+        assert held.input_scale == pytest.approx(2 * before[name].input_scale, rel=1e-6)
 
 
 def test_halves_are_not_trained_through(tiny_encoder):

@@ -1,8 +1,9 @@
 """Integers that can be trained: what a treated site computes with, made from float weights in every forward pass.
 
 Rounding passes gradients straight through (STE, 1308.3432); what is clipped has none. Scales stay as they are, or learn
-by the gradient of LSQ (1902.08153). Forward values are those of the treatment, bit for bit where it begins: each weight
-starts inside of the cell of its integer, so that integers of methods that look ahead, such as GPTQ, are kept.
+by the gradient of LSQ (1902.08153), as logarithms, so that one rate suits scales of any size. Forward values are those
+of the treatment, bit for bit where it begins: each weight starts inside of the cell of its integer, so that integers of
+methods that look ahead, such as GPTQ, are kept.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from typing import Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from onnx import numpy_helper
 from torch import Tensor, nn
 
 from compress.core.errors import UsageError
-from compress.models.differentiable import DifferentiableTower, Hook
+from compress.models.graph import array, initializers
 from compress.models.tower import Site, Tower
 from compress.models.treatment import BlockWeights, StaticInt8, Treatment
 
@@ -27,29 +29,34 @@ _EDGE: Final = 0.49
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """The integers a weight (out, in) may take: `scales` and `zeros` (out, blocks, 1), codes from `low` to `high`.
+    """The integers a weight (out, in) may take: codes from `low` to `high`, counted from the zero point.
 
-    Codes count from the zero point: weight = code * scale.
+    weight = code * scale, and the scales (out, blocks, 1) are those given, or what `shift` has made of them.
     """
 
-    scales: Tensor
+    given: Tensor
     low: Tensor
     high: Tensor
     block: int
     columns: int
+    shift: nn.Parameter | None = None
+
+    def scales(self, device: torch.device) -> Tensor:
+        """The scales, (out, blocks, 1)."""
+        return _shifted(self.given.to(device), self.shift)
 
     def rounded(self, weight: Tensor) -> Tensor:
         """A weight (out, in) on the grid, with gradients for it and, where they are wanted, for the scales."""
-        scales = self.scales.to(weight.device)
+        scales = self.scales(weight.device)
         return self._flat(self._clipped(_rounded(self._blocks(weight) / scales)) * scales)
 
     def codes(self, weight: Tensor) -> Tensor:
         """The integers of a weight, (out, blocks, block), padding included."""
-        return self._clipped(torch.round(self._blocks(weight) / self.scales.to(weight.device)))
+        return self._clipped(torch.round(self._blocks(weight) / self.scales(weight.device)))
 
     def started(self, weight: Tensor, codes: Tensor) -> Tensor:
         """The weight moved as little as makes it round to these codes."""
-        scales = self.scales.to(weight.device)
+        scales = self.scales(weight.device)
         return self._flat(torch.clamp(self._blocks(weight) / scales, codes - _EDGE, codes + _EDGE) * scales)
 
     def _clipped(self, codes: Tensor) -> Tensor:
@@ -65,31 +72,43 @@ class Grid:
         return values.reshape(len(values), -1)[:, : self.columns]
 
 
+def _shifted(scale: Tensor, shift: nn.Parameter | None) -> Tensor:
+    return scale if shift is None else scale * torch.exp(shift.to(scale.device)).reshape(scale.shape)
+
+
 def _rounded(steps: Tensor) -> Tensor:
     return steps + (torch.round(steps) - steps).detach()
 
 
 @dataclass(frozen=True, slots=True)
 class Fake:
-    """A treated site in training: the grid of its weight, and the scale of its input where that is rounded as well."""
+    """A treated site in training, which stands before its node as a hook.
+
+    Has the grid of its weight, and where its input is rounded as well, the shift of that scale, if it learns.
+    """
 
     site: Site
     held: BlockWeights | StaticInt8
     grid: Grid
-    input_scale: Tensor | None
+    shift: nn.Parameter | None
 
-    def hook(self) -> Hook:
-        """What stands before the site's node."""
-        at = 0 if self.site.op == "Gather" else 1
+    def __call__(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The inputs of the node as the artifact computes with them."""
+        made, at = list(inputs), 0 if self.site.op == "Gather" else 1
+        made[at] = self.weight(inputs[at])
+        if isinstance(self.held, StaticInt8):
+            made[0] = fake_input(inputs[0], self.input_scale(inputs[0].device))
+        return made
 
-        def rounded(inputs: Sequence[Tensor]) -> Sequence[Tensor]:
-            made = list(inputs)
-            made[at] = self.weight(inputs[at])
-            if self.input_scale is not None:
-                made[0] = fake_input(inputs[0], self.input_scale.to(inputs[0].device))
-            return made
+    @property
+    def learned(self) -> tuple[nn.Parameter, ...]:
+        """Logarithms of how much the scales have changed, in one dimension; none where they stay as they are."""
+        return tuple(each for each in (self.grid.shift, self.shift) if each is not None)
 
-        return rounded
+    def input_scale(self, device: torch.device) -> Tensor:
+        """The scale of a static 8-bit input."""
+        assert isinstance(self.held, StaticInt8)
+        return _shifted(torch.tensor(self.held.input_scale, dtype=torch.float32, device=device), self.shift)
 
     def weight(self, weight: Tensor) -> Tensor:
         """The graph's weight as the artifact will hold it, in the graph's shape."""
@@ -103,9 +122,9 @@ class Fake:
     def settled(self, weight: Tensor) -> Treatment:
         """The treatment that holds the trained weight, on the same blocks."""
         codes = self.grid.codes(self._matrix(weight)).cpu().numpy()
-        scales = self.grid.scales.cpu().numpy()[..., 0]
+        scales = self.grid.scales(torch.device("cpu")).numpy()[..., 0]
         if isinstance(self.held, StaticInt8):
-            scale = float(self.input_scale) if self.input_scale is not None else self.held.input_scale
+            scale = self.held.input_scale if self.shift is None else float(self.input_scale(torch.device("cpu")))
             return StaticInt8(codes[:, 0, :].astype(np.int8), scales[:, 0].copy(), scale)
         return replace(self.held, codes=(codes + _zeros(self.held)).astype(np.uint8), scales=scales.copy())
 
@@ -133,48 +152,43 @@ def fakes(tower: Tower, learn_scales: bool = False) -> dict[str, Fake]:
         if not isinstance(held, BlockWeights | StaticInt8):
             hint = "leave it out of the steps before, or train before it is rounded"
             raise UsageError(f"{type(held).__name__} cannot be trained through", name, hint)
-        made[site.node] = Fake(site, held, _grid(held, learn_scales), _input_scale(held, learn_scales))
+        shift = _shift(1) if learn_scales and isinstance(held, StaticInt8) else None
+        made[site.node] = Fake(site, held, _grid(held, learn_scales), shift)
     return made
 
 
-def learned(found: dict[str, Fake]) -> list[nn.Parameter]:
-    """The scales that learn, in a fixed order; none where they stay as they are."""
-    scales = [each for fake in found.values() for each in (fake.grid.scales, fake.input_scale)]
-    return [each for each in scales if isinstance(each, nn.Parameter)]
+def start(tower: Tower, found: dict[str, Fake]) -> None:
+    """Move the graph's weights of treated sites to where training begins, in place.
+
+    What the tower computes with these fakes is then what it computes with its treatments.
+    """
+    held = initializers(tower.graph)
+    for fake in found.values():
+        tensor = held[fake.site.weight]
+        weight = fake.start(torch.from_numpy(array(tensor).copy()))
+        tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(weight.numpy()), tensor.name))
 
 
-def start(module: DifferentiableTower, found: dict[str, Fake]) -> None:
-    """Put the weights of treated sites to where training begins, in place: the outputs are those of the treatments."""
-    weights = module.weights()
+def settle(tower: Tower, found: dict[str, Fake]) -> None:
+    """Attach the treatments that hold the graph's weights as they are now, in place."""
+    held = initializers(tower.graph)
     with torch.no_grad():
         for fake in found.values():
-            weight = weights[fake.site.weight]
-            weight.copy_(fake.start(weight))
-
-
-def settle(tower: Tower, module: DifferentiableTower, found: dict[str, Fake]) -> None:
-    """Attach the treatments that hold what was trained, in place."""
-    weights = module.weights()
-    with torch.no_grad():
-        for fake in found.values():
-            tower.treatments[fake.site.name] = fake.settled(weights[fake.site.weight])
+            weight = torch.from_numpy(array(held[fake.site.weight]).copy())
+            tower.treatments[fake.site.name] = fake.settled(weight)
 
 
 def _grid(held: BlockWeights | StaticInt8, learn: bool) -> Grid:
+    shift = _shift(held.scales.size) if learn else None
     if isinstance(held, StaticInt8):
-        limit = torch.tensor(127.0)
-        return Grid(_scale(held.scales[:, None, None], learn), -limit, limit, held.codes.shape[1], held.codes.shape[1])
-    zeros = torch.from_numpy(_zeros(held))
-    return Grid(_scale(held.scales[..., None], learn), -zeros, (1 << held.bits) - 1 - zeros, held.block, held.columns)
+        limit, columns = torch.tensor(127.0), held.codes.shape[1]
+        return Grid(torch.tensor(held.scales[:, None, None]), -limit, limit, columns, columns, shift)
+    zeros, top = torch.from_numpy(_zeros(held)), (1 << held.bits) - 1
+    return Grid(torch.tensor(held.scales[..., None]), -zeros, top - zeros, held.block, held.columns, shift)
 
 
-def _input_scale(held: BlockWeights | StaticInt8, learn: bool) -> Tensor | None:
-    return _scale(np.float32(held.input_scale), learn) if isinstance(held, StaticInt8) else None
-
-
-def _scale(values: NDArray[np.float32] | np.float32, learn: bool) -> Tensor:
-    made = torch.tensor(values)
-    return nn.Parameter(made) if learn else made
+def _shift(count: int) -> nn.Parameter:
+    return nn.Parameter(torch.zeros(count))
 
 
 def _zeros(held: BlockWeights) -> NDArray[np.float32]:
