@@ -111,10 +111,7 @@ def trainable(model: onnx.ModelProto) -> set[str]:
     """Names of the weights: float tensors of more than one number that are no masks and no measured statistics."""
     held = initializers(model)
     fixed = {
-        node.input[at]
-        for node in model.graph.node
-        for at in _STATISTICS.get(node.op_type, ())
-        if len(node.input) > at
+        node.input[at] for node in model.graph.node for at in _STATISTICS.get(node.op_type, ()) if len(node.input) > at
     }
     found = set()
     for name, tensor in held.items():

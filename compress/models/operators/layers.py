@@ -45,9 +45,7 @@ def _conv(options: Options, inputs: Inputs) -> Tensor:
     return made
 
 
-def _padded(
-    value: Tensor, options: Options, kernel: Sequence[int], filled: float = 0.0
-) -> tuple[Tensor, list[int]]:
+def _padded(value: Tensor, options: Options, kernel: Sequence[int], filled: float = 0.0) -> tuple[Tensor, list[int]]:
     """The value, padded where that is not the same on both ends, and what is left to pad on both ends."""
     rank = value.ndim - 2
     told = list(options.get("pads", [0] * 2 * rank))

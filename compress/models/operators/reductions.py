@@ -51,7 +51,9 @@ def _arg(function: Callable[..., Tensor], options: Options, inputs: Inputs) -> T
 def _first(value: Tensor, axis: int, keep: bool, function: Callable[..., Tensor]) -> Tensor:
     """The first of equal ones, which torch does not promise: ties of integers are common, as in masks."""
     size = value.shape[axis]
-    order = torch.arange(size, device=value.device).reshape([-1 if at == axis % value.ndim else 1 for at in range(value.ndim)])
+    order = torch.arange(size, device=value.device).reshape(
+        [-1 if at == axis % value.ndim else 1 for at in range(value.ndim)]
+    )
     sign = 1 if function is torch.argmax else -1
     return torch.argmax(sign * value.to(torch.int64) * size - order, axis, keepdim=keep)
 
