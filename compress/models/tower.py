@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import onnx
@@ -73,3 +73,13 @@ class Encoder:
     export_error: float | None = None
     license: str | None = None
     origin: Origin | None = None
+
+
+def copied(encoder: Encoder) -> Encoder:
+    """The encoder with towers of its own: steps change the graph in place."""
+    towers = {}
+    for kind, tower in encoder.towers.items():
+        graph = onnx.ModelProto()
+        graph.CopyFrom(tower.graph)
+        towers[kind] = replace(tower, graph=graph, treatments=dict(tower.treatments))
+    return replace(encoder, towers=towers)

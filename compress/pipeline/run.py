@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from compress import targets
@@ -22,7 +22,7 @@ from compress.pipeline.calibration import Calibration
 from compress.pipeline.checkpoint import Checkpoint
 from compress.pipeline.measurement import Subject, measure
 from compress.pipeline.options import Options
-from compress.pipeline.training import Shown, trained
+from compress.pipeline.training import Shown, teacher, trained
 from compress.recipe.load import dump
 from compress.recipe.schema import Recipe
 from compress.recipe.sources import NamedModel, OnnxModel, TokenizerText, place
@@ -52,7 +52,9 @@ def run(recipe: Recipe, file: Path, options: Options) -> Result:
         against = model.original(encoder, options.offline, options.data_roots)
         reference = model.write_reference(against, options.cache / "reference")
         shown = Shown(
-            provenance.load(recipe, options.data_roots, options.progress), trained(recipe, reference, options)
+            provenance.load(recipe, options.data_roots, options.progress),
+            trained(recipe, reference, options),
+            teacher(recipe, against),
         )
         steps = apply_steps(recipe, encoder, reference, shown, options)
         target.export(encoder, staging.folder)
@@ -94,15 +96,18 @@ def apply_steps(
     """Apply the recipe's steps in the order written, after those that a checkpoint holds already."""
     items, training = shown.items.get("calibration"), shown.training
     feeds = Calibration(items, reference).feeds() if items else None
-    context = Context(feeds, options.progress, recipe.seed, training)
+    context = Context(
+        feeds, options.progress, recipe.seed, training, shown.teacher, options.cache, resume=options.resume
+    )
     follows = checkpoint.fingerprint(recipe, reference, items.digest if items else None)
     if training is not None:
         follows["training data"] = training.digest
     kept = Checkpoint(checkpoint.place(options.output, recipe.name), follows, encoder, options.progress)
     reports = kept.start(options.resume)
     with contextlib.closing(training) if training is not None else contextlib.nullcontext():
-        for step in recipe.steps[len(reports) :]:
-            report: StepReport = names.load("compress.steps", step.use).apply(encoder, step.spec, context)
+        for at, step in enumerate(recipe.steps[len(reports) :], start=len(reports)):
+            mine = replace(context, work=kept.folder / f"step{at}")
+            report: StepReport = names.load("compress.steps", step.use).apply(encoder, step.spec, mine)
             options.progress.say(f"{report.use}: {report.summary}")
             reports.append(report)
             kept.save(reports)

@@ -10,6 +10,7 @@ from typing import Final
 from compress.data.items import Items
 from compress.data.stored import stored
 from compress.data.training import TrainingSet
+from compress.models.tower import Encoder, copied
 from compress.pipeline.options import Options
 from compress.pipeline.provenance import SAMPLES
 from compress.recipe.schema import TRAINING, Recipe
@@ -21,10 +22,16 @@ TRAINS: Final = "distill."
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What a recipe shows to its steps: items by name, and what is trained on."""
+    """What a recipe shows to its steps: items by name, what is trained on, and what is learnt from."""
 
     items: Mapping[str, Items]
     training: TrainingSet | None = None
+    teacher: Encoder | None = None
+
+
+def teacher(recipe: Recipe, reference: Encoder) -> Encoder | None:
+    """The reference as it is before any step, for a recipe that trains: steps change towers in place."""
+    return copied(reference) if any(step.use.startswith(TRAINS) for step in recipe.steps) else None
 
 
 def trained(recipe: Recipe, reference: Path, options: Options) -> TrainingSet | None:

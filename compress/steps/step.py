@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,7 @@ from compress.core.progress import Progress, Silent
 
 if TYPE_CHECKING:
     from compress.data.training import TrainingSet
+    from compress.models.tower import Encoder
 
 Feeds = Iterator[Mapping[str, NDArray[np.generic]]]
 
@@ -21,13 +23,20 @@ Feeds = Iterator[Mapping[str, NDArray[np.generic]]]
 class Context:
     """What a step may use besides the towers: preprocessed calibration batches by tower kind, progress, a seed.
 
-    `training` are the data that a distill step trains on; None where the recipe names none.
+    `training` are the data that a distill step trains on; None where the recipe names none. `teacher` is the encoder
+    before any step; only a recipe with a distill step has one. Below `cache` a step may keep what can be made again,
+    below `work` what it has done so far, and goes on from that where `resume` is set.
     """
 
     feeds: Callable[[str], Feeds] | None = None
     progress: Progress = field(default_factory=Silent)
     seed: int = 0
     training: TrainingSet | None = None
+    teacher: Encoder | None = None
+    cache: Path | None = None
+    work: Path | None = None
+    resume: bool = False
+    track: Callable[[int, Mapping[str, float]], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +59,19 @@ class SiteReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Curve:
+    """What a step watched while it trained: values by the number of optimizer steps made before."""
+
+    name: str
+    steps: tuple[int, ...]
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class StepReport:
     """What a step did."""
 
     use: str
     summary: str
     rows: tuple[SiteReport, ...]
+    curves: tuple[Curve, ...] = ()

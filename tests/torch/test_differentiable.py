@@ -5,15 +5,10 @@ import onnx
 import pytest
 import tiny_towers
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
-from compress.core import names
-from compress.core.errors import UsageError
-from compress.models.differentiable import DifferentiableTower, trainable, write_back
-from compress.models.graph import array, initializers
+from compress.models.differentiable import DifferentiableTower
 from compress.models.loading import load
-from compress.models.onnx_towers import load_onnx
-from compress.models.operators import OPERATORS
 from compress.recipe.sources import NamedModel
 from compress.targets.graph.session import open_session
 

@@ -1,1 +1,1 @@
-"""Distillation and healing: methods that train a tower to say what its teacher says."""
+"""Methods that train a smaller or coarser encoder to say what the reference says."""
