@@ -30,7 +30,7 @@ def require_same_tokens(student: Path, teacher: Path, texts: Sequence[str] = PRO
 
 
 def require_vocabulary(folder: Path, rows: int, texts: Sequence[str] = PROBES) -> None:
-    """Raise UsageError where the tokenizer of a folder makes tokens that an embedding table of `rows` has no row for."""
+    """Raise UsageError where a folder's tokenizer makes tokens beyond an embedding table of `rows` rows."""
     largest = max(int(each.max()) for each in _tokens(folder, texts))
     if largest >= rows:
         hint = "the tokenizer is another model's"

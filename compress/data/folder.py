@@ -106,7 +106,7 @@ def rows_of(labels: Path) -> list[dict[str, Any]]:
                 "json", data_files=str(labels), split="train", cache_dir=cache, keep_in_memory=True
             )
             rows: list[dict[str, Any]] = table.to_list()
-    except datasets.exceptions.DatasetGenerationError as error:
+    except (datasets.exceptions.DatasetGenerationError, StopIteration) as error:  # the latter where it is empty
         raise UsageError(f"is no list of JSON objects: {error.__cause__ or error}", str(labels)) from error
     finally:
         if shown:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -48,7 +47,7 @@ class Mixture:
 
 def pool_size(samples: int, share: float) -> int:
     """Rendered texts that make up their share beside so many samples."""
-    return 0 if share == 0 else max(1, math.ceil(samples * share / (1 - share)))
+    return 0 if share == 0 else max(1, round(samples * share / (1 - share)))
 
 
 def steps(samples: int, own: int) -> int:

@@ -49,16 +49,15 @@ class _Step:
 class DifferentiableTower(nn.Module):
     """A tower that torch runs. `taps` are names of values inside the graph that are wanted besides the embedding.
 
-    `hooks` stand before nodes, by their names. Raises UsageError for a graph with an operator that is not known.
+    `hooks` stand before nodes, by their names; one with parameters of its own has them as `learned`. Raises UsageError
+    for a graph with an operator that is not known.
     """
 
     def __init__(self, tower: Tower, taps: Sequence[str] = (), hooks: Mapping[str, Hook] | None = None) -> None:
         super().__init__()
         self.inputs, self.output, self.taps = tower.inputs, tower.output, tuple(taps)
         self._hooks = dict(hooks or {})
-        for hook in self._hooks.values():
-            if isinstance(hook, nn.Module):
-                raise CompressError("hooks have no weights of their own")
+        self.learned = nn.ParameterList(each for hook in self._hooks.values() for each in getattr(hook, "learned", ()))
         held = initializers(tower.graph)
         trained = trainable(tower.graph)
         self.names = tuple(name for name in held if name in trained)

@@ -103,7 +103,7 @@ def gate_report(run: Run, folder: Path, digest: str) -> dict[str, Any]:
         },
         "policy": {"name": verdict.policy_name, "digest": verdict.policy_digest} if verdict else None,
         "recipe": {"name": run.recipe.name, "digest": run.recipe.digest},
-        "steps": [asdict(step) for step in run.steps],
+        "steps": [step_data(step) for step in run.steps],
         "findings": verdict.to_data()["findings"] if verdict else [],
         "waivers": waiving.record(verdict, run.waivers) if verdict else None,
         "scores": list(scores(measured.metrics)) if measured else [],
@@ -116,6 +116,14 @@ def gate_report(run: Run, folder: Path, digest: str) -> dict[str, Any]:
         "target": {"name": told.target, "proof": None if proved else told.proof},
         "proofs": [cell.data() for cell in run.proofs],
     }
+
+
+def step_data(step: StepReport) -> dict[str, Any]:
+    """What a step did; a number of its curves that is not finite is null."""
+    told = asdict(step)
+    for curve in told["curves"]:
+        curve["values"] = [value if np.isfinite(value) else None for value in curve["values"]]
+    return told
 
 
 def _json(data: Any) -> bytes:

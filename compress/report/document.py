@@ -88,12 +88,21 @@ class Change(_Part):
     removed: Text = ""
 
 
+class Curve(_Part):
+    """What a step watched while it trained: values by the number of optimizer steps made before."""
+
+    name: Text = ""
+    steps: tuple[int, ...] = ()
+    values: tuple[Number, ...] = ()
+
+
 class Step(_Part):
     """One step of the recipe as it ran."""
 
     use: Text = ""
     summary: Text = ""
     rows: tuple[Change, ...] = ()
+    curves: tuple[Curve, ...] = ()
 
 
 class Waiver(_Part):
