@@ -73,7 +73,7 @@ class DifferentiableTower(nn.Module):
 
     def _apply(self, function: Callable[..., Any], recurse: bool = True) -> DifferentiableTower:
         """Move floats alone: shapes and places are read on the CPU, wherever the weights are."""
-        super()._apply(function, recurse)
+        super()._apply(function, recurse)  # type: ignore[no-untyped-call]
         for at in range(len(self._fixed)):
             value = getattr(self, f"fixed_{at}")
             if not value.is_floating_point():

@@ -29,7 +29,8 @@ def _gemm(options: Options, inputs: Inputs) -> Tensor:
 
 
 def _einsum(options: Options, inputs: Inputs) -> Tensor:
-    return torch.einsum(options["equation"].decode(), *inputs)
+    made: Tensor = torch.einsum(options["equation"].decode(), *inputs)
+    return made
 
 
 def _conv(options: Options, inputs: Inputs) -> Tensor:

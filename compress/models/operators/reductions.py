@@ -76,12 +76,14 @@ def _log_softmax(options: Options, inputs: Inputs) -> Tensor:
 
 
 def _length(value: Tensor, axes: list[int], keep: bool) -> Tensor:
-    return torch.linalg.vector_norm(value, 2, axes, keepdim=keep)
+    length: Tensor = torch.linalg.vector_norm(value, 2, axes, keepdim=keep)
+    return length
 
 
 def _normalized(options: Options, inputs: Inputs) -> Tensor:
     order, axis = options.get("p", 2), options.get("axis", -1)
-    return inputs[0] / torch.linalg.vector_norm(inputs[0], order, axis, keepdim=True)
+    made: Tensor = inputs[0] / torch.linalg.vector_norm(inputs[0], order, axis, keepdim=True)
+    return made
 
 
 OPERATORS: Final[dict[str, Operator]] = {

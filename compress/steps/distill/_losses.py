@@ -32,7 +32,7 @@ def hidden(student: Sequence[Tensor], teacher: Sequence[Tensor], weights: Tensor
 
 
 def bank(student: Tensor, teacher: Tensor, entries: Tensor, temperature: float) -> Tensor:
-    """KL(softmax(t B^T / (temperature / 2)) || softmax(s B^T / temperature)), B the bank (m, D); DIME-FM, 2303.18232."""
+    """KL(softmax(t B^T / (temperature / 2)) || softmax(s B^T / temperature)), B a bank (m, D); DIME-FM, 2303.18232."""
     wanted = F.log_softmax(teacher @ entries.T / (temperature / 2), -1)
     made = F.log_softmax(student @ entries.T / temperature, -1)
     return F.kl_div(made, wanted, reduction="batchmean", log_target=True)

@@ -75,7 +75,8 @@ class Objective:
         if not (self.losses.affinity or self.losses.contrastive):
             return {}
         _, *places = np.intersect1d(batch.rows["vision"], batch.rows["text"], return_indices=True)
-        some = next(iter(made.values()))[next(iter(self.goals.values())).output] if made else None
+        kind = next(iter(made))
+        some = made[kind][self.goals[kind].output]
         rows: list[Tensor] = []
         for student in (True, False):
             for kind, chosen in zip(("vision", "text"), places, strict=True):

@@ -14,19 +14,19 @@ from compress.data.training import Share
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """This process among all."""
+    """One process among all."""
 
     rank: int = 0
     world: int = 1
 
     @property
     def share(self) -> Share:
-        """This process's part of every batch."""
+        """Its part of every batch."""
         return Share(self.rank, self.world)
 
     @property
     def main(self) -> bool:
-        """Whether this process writes what is written once."""
+        """Whether it writes what is written once."""
         return self.rank == 0
 
     def gathered(self, rows: Tensor) -> Tensor:

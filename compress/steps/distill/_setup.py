@@ -19,7 +19,7 @@ from compress.models.tower import Encoder, Site, Tower
 from compress.recipe.selector import ROLES
 from compress.steps._selection import selected
 from compress.steps.distill._bank import bank_of
-from compress.steps.distill._batches import ask, held_out
+from compress.steps.distill._batches import held_out
 from compress.steps.distill._blocks import Pair, paired
 from compress.steps.distill._features import Features, identity
 from compress.steps.distill._objective import Goal, Objective
@@ -71,14 +71,12 @@ class Setup:
         return cls(encoder, context.teacher.towers, kinds, sites, context.training, spec, context)
 
     def work(self, hooks: Hooks, processes: Processes, cache: Path) -> Work:
-        """What the loop works on. The teacher looks at the first samples, which says how wide it is."""
+        """What the loop works on. Raises UsageError where student and teacher do not fit each other."""
         data, held = held_out(self.data, self.spec.held_out)
         pairs = {kind: self._pairs(kind) for kind in self.kinds}
         features = self._features(pairs, data, cache)
-        first = next(data.batches(0, self.spec.batch, processes.share))
-        ask([first], features)
         towers = {kind: self._module(kind, pairs[kind], hooks.get(kind, {})) for kind in self.kinds}
-        widths = self._widths(towers, pairs, features, first)
+        widths = self._widths(towers, pairs, next(data.batches(0, processes.world, processes.share)))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.context.seed)
             student = Student(towers, widths)
@@ -144,19 +142,18 @@ class Setup:
         self,
         towers: Mapping[str, DifferentiableTower],
         pairs: Mapping[str, tuple[Pair, ...]],
-        features: Mapping[str, Features],
         first: TrainingBatch,
     ) -> dict[tuple[str, str], tuple[int, int]]:
-        """Widths of the paired block outputs, student's and teacher's. Raises UsageError where towers do not fit."""
+        """Widths of the paired block outputs, student's and teacher's, seen on one sample."""
         widths = {}
         for kind, module in towers.items():
-            said = features[kind].get(first.keys[first.rows[kind]][:1])
             feed = {name: torch.from_numpy(value[:1]) for name, value in first.feeds[kind].items()}
+            teacher = DifferentiableTower(self.teachers[kind], [pair.teacher for pair in pairs[kind]])
             with torch.no_grad():
-                made = module(feed)
-            _require_same_space(kind, made[module.output].shape[-1], said.embeddings.shape[-1])
-            for pair, block in zip(pairs[kind], said.blocks, strict=True):
-                own = made[pair.student]
+                made, said = module(feed), teacher(feed)
+            _require_same_space(kind, made[module.output].shape[-1], said[teacher.output].shape[-1])
+            for pair in pairs[kind]:
+                own, block = made[pair.student], said[pair.teacher]
                 if kind == "vision" and own.shape[1] != block.shape[1]:
                     counts = f"{own.shape[1]} and {block.shape[1]} tokens"
                     hint = "leave out the loss `hidden`: losses: {hidden: 0}"

@@ -25,7 +25,7 @@ from compress.steps.distill._state import Position, States
 from compress.steps.distill._training import Loop
 from compress.steps.step import Context, Curve, SiteReport, StepReport
 
-Weights = Mapping[str, NDArray[np.generic]]
+Weights = Mapping[str, NDArray[np.float32]]
 _POINTS: Final = 400
 """Points of a curve that a report can show."""
 
@@ -76,14 +76,14 @@ def _folder(cache: Path | None) -> Iterator[Path]:
 
 def _weights(tower: Tower) -> Weights:
     held = initializers(tower.graph)
-    return {site.name: array(held[site.weight]).copy() for site in tower.sites}
+    return {site.name: array(held[site.weight]).astype(np.float32) for site in tower.sites}
 
 
 def _rows(tower: Tower, before: Weights) -> Iterator[SiteReport]:
     """What was trained: how far each weight went from where it was."""
     held = initializers(tower.graph)
     for site in tower.sites:
-        old, new = before[site.name], array(held[site.weight])
+        old, new = before[site.name], array(held[site.weight]).astype(np.float32)
         if not np.array_equal(old, new):
             moved = float(np.linalg.norm(new - old) / np.linalg.norm(old))
             yield SiteReport(tower.kind, site.name, site.role, "trained", old.nbytes, new.nbytes, moved)

@@ -1,7 +1,7 @@
 """`distill.affinity`: see the images and texts of a batch as near as the teacher sees them.
 
-Affinity mimicking of TinyCLIP (2309.12314), both ways; the student starts from the weights that are there, such as those of
-the pruned teacher. A tower that is not trained stands aside for the teacher's.
+Affinity mimicking of TinyCLIP (2309.12314), both ways; the student starts from the weights that are there, such as
+those of the pruned teacher. A tower that is not trained stands aside for the teacher's.
 """
 
 from __future__ import annotations

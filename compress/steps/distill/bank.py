@@ -1,7 +1,7 @@
 """`distill.bank`: see a fixed bank of the teacher's embeddings as the teacher sees it.
 
-KL of softmaxed similarities, the teacher's at half the temperature (DIME-FM, 2303.18232). Images compare themselves with
-the teacher's texts where there are captions, else among each other; they need not be pairs.
+KL of softmaxed similarities, the teacher's at half the temperature (DIME-FM, 2303.18232). Images compare themselves
+with the teacher's texts where there are captions, else among each other; they need not be pairs.
 """
 
 from __future__ import annotations
