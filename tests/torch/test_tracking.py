@@ -4,9 +4,14 @@ import importlib.util
 import struct
 
 import pytest
+import tiny_towers
+import tiny_training
 
+from compress.core import names
 from compress.core.errors import EnvironmentFailure
+from compress.models.tower import copied
 from compress.steps.distill import _tracking
+from compress.steps.step import Context
 
 
 def records(file):
@@ -44,3 +49,27 @@ def test_a_package_that_is_missing(tracker, named, tmp_path, monkeypatch):
         _tracking.opened(tracker, "run", tmp_path)
     assert caught.value.exit_code == 5
     assert f"compress-encoders[{tracker}]" in caught.value.hint
+
+
+def test_a_step_sends_its_losses(tmp_path, tiny_encoder):
+    pytest.importorskip("tensorboardX", reason="the extra [tensorboard] is not installed")
+    teacher = copied(tiny_encoder)
+    apply = names.load("compress.steps", "prune.mlp")
+    apply.apply(tiny_encoder, apply.Spec(ratio=0.5), Context(lambda kind: tiny_towers.feeds(kind, 12)))
+    method = names.load("compress.steps", "distill.features")
+    data = tiny_training.TinySet(tiny_training.stored(32))
+    context = Context(
+        training=data, teacher=teacher, cache=tmp_path / "cache", work=tmp_path / ".a.checkpoint" / "step1"
+    )
+    report = method.apply(tiny_encoder, method.Spec(steps=3, batch=8, tracker="tensorboard"), context)
+    (file,) = (tmp_path / "cache" / "runs" / "a-step1").iterdir()
+    sent = [each for each in records(file) if b"loss" in each]
+    losses = next(each for each in report.curves if each.name == "loss").values
+    assert sum(struct.pack("<f", value) in each for value in losses for each in sent) == 3
+
+
+def test_a_package_that_is_missing_is_told_before_anything_else(tiny_encoder, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    method = names.load("compress.steps", "distill.features")
+    with pytest.raises(EnvironmentFailure, match="mlflow is not installed"):
+        method.apply(tiny_encoder, method.Spec(steps=3, tracker="mlflow"), Context())

@@ -165,7 +165,8 @@ def start(tower: Tower, found: dict[str, Fake]) -> None:
     held = initializers(tower.graph)
     for fake in found.values():
         tensor = held[fake.site.weight]
-        weight = fake.start(torch.from_numpy(array(tensor).copy()))
+        with torch.no_grad():
+            weight = fake.start(torch.from_numpy(array(tensor).copy()))
         tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(weight.numpy()), tensor.name))
 
 

@@ -51,6 +51,9 @@ class Training(StepSpec):
     patience: Annotated[int, Field(ge=0)] = Field(
         0, description="looks at the held-out loss without a better one before training ends; 0: never before its time"
     )
+    tracker: Literal["none", "tensorboard", "mlflow"] = Field(
+        "none", description="where curves are sent as well, while it trains"
+    )
     checkpoint_minutes: PositiveNumber = Field(5.0, description="minutes between two checkpoints")
 
     @field_validator("losses")

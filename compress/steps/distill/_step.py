@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +23,7 @@ from compress.steps.distill._options import Training
 from compress.steps.distill._processes import Processes
 from compress.steps.distill._setup import Hooks, Setup
 from compress.steps.distill._state import Position, States
+from compress.steps.distill._tracking import opened, require
 from compress.steps.distill._training import Loop
 from compress.steps.step import Context, Curve, SiteReport, StepReport
 
@@ -41,6 +43,7 @@ def distill(use: str, encoder: Encoder, spec: Training, context: Context) -> Ste
 
 def trained(use: str, encoder: Encoder, spec: Training, context: Context, hooks: Hooks) -> StepReport:
     """Train the chosen towers towards the teacher, in place; `hooks` stand before nodes, by tower kind."""
+    require(spec.tracker)
     setup = Setup.of(encoder, spec, context)
     before = {kind: _weights(encoder.towers[kind]) for kind in setup.kinds}
     accelerator = _accelerator(spec)
@@ -48,7 +51,8 @@ def trained(use: str, encoder: Encoder, spec: Training, context: Context, hooks:
     with _folder(context.cache) as cache:
         work = setup.work(hooks, processes, cache)
         states = None if context.work is None else States(context.work, setup.follows(use))
-        position = Loop(work, accelerator, context, states).run()
+        with contextlib.closing(opened(spec.tracker, _name(use, context), cache.parent / "runs")) as track:
+            position = Loop(work, accelerator, replace(context, track=track), states).run()
         student = work.student.cpu()
     rows: list[SiteReport] = []
     for kind, module in student.towers.items():  # type: ignore[union-attr, operator]
@@ -56,6 +60,13 @@ def trained(use: str, encoder: Encoder, spec: Training, context: Context, hooks:
         write_back(encoder.towers[kind], module)
         rows += _rows(encoder.towers[kind], before[kind])
     return StepReport(use, _summary(spec, position), tuple(rows), _curves(position))
+
+
+def _name(use: str, context: Context) -> str:
+    """What a tracker calls the run: `int4_clip_qad-step1` where the step has a folder of its own."""
+    if context.work is None:
+        return use
+    return f"{context.work.parent.name.strip('.').removesuffix('.checkpoint')}-{context.work.name}"
 
 
 def _accelerator(spec: Training) -> Accelerator:

@@ -175,7 +175,7 @@ class Loop:
         at, spec = self.position, self.work.spec
         at.watched.append((at.steps, loss))
         if self.context.track is not None and processes.main:
-            self.context.track(at.steps, {"held_out_loss": loss})
+            self.context.track(at.steps, {"held-out loss": loss})
         if at.best is None or loss < at.best:
             at.best, at.waiting = loss, 0
             if spec.patience:

@@ -43,7 +43,7 @@ def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
     from compress.steps.distill import _fake_quant as fake_quant  # here, because reading a recipe must not load torch
     from compress.steps.distill._step import trained
 
-    towers = {kind: encoder.towers[kind] for kind in spec.towers if kind in encoder.towers}
+    towers: dict[str, Tower] = {kind: encoder.towers[kind] for kind in spec.towers if kind in encoder.towers}
     found = {kind: fake_quant.fakes(tower, spec.scales == "learned") for kind, tower in towers.items()}
     if towers and not any(found.values()):
         hint = "quantize in a step before; distill.heal trains towers in float"
@@ -52,10 +52,10 @@ def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
     for kind, tower in towers.items():
         fake_quant.start(tower, found[kind])
     report = trained(USE, encoder, spec, context, found)
-    rows = []
-    for kind in dict.fromkeys(row.tower for row in report.rows):
-        fake_quant.settle(towers[kind], found[kind])
-        rows += [_row(towers[kind], name, old) for name, old in before[kind].items()]
+    rows: list[SiteReport] = []
+    for kind, tower in towers.items():
+        fake_quant.settle(tower, found[kind])
+        rows += [row for row in (_row(tower, name, old) for name, old in before[kind].items()) if row.error]
     floats = [row for row in report.rows if row.site not in before[row.tower]]
     return StepReport(USE, report.summary, (*rows, *floats), report.curves)
 
