@@ -27,7 +27,7 @@ from compress.pipeline.measurement import model_bytes
 from compress.pipeline.options import Options
 from compress.pipeline.run import policy_file, target_of
 from compress.pipeline.training import TRAINS
-from compress.recipe.schema import Recipe, Step
+from compress.recipe.schema import TRAINING, Recipe, Step
 from compress.recipe.sources import DataSource
 from compress.steps.step import Context, Feeds, SiteReport
 from compress.targets import Target
@@ -130,6 +130,7 @@ def plan(recipe: Recipe, file: Path, options: Options) -> Plan:
     if spec is None and (asking := [step.use for step in steps if step.calibrates]):
         what, hint = f"{asking[0]} needs calibration data", "add data: {calibration: {source: scenes, samples: 256}}"
         refused.append(Refusal("data.calibration", what, hint))
+    refused += _untrained(recipe)
     return Plan(
         recipe=recipe.name,
         source=encoder.source,
@@ -144,6 +145,14 @@ def plan(recipe: Recipe, file: Path, options: Options) -> Plan:
         gates=demand.gates_of(policy, tasks) if policy else (),
         refused=tuple(refused),
     )
+
+
+def _untrained(recipe: Recipe) -> Iterator[Refusal]:
+    """The first step that trains, where there is nothing to train on."""
+    trains = next((step.use for step in recipe.steps if step.use.startswith(TRAINS)), None)
+    if trains is not None and not recipe.data.keys() & {TRAINING, "calibration"}:
+        hint = "add data: {training: {source: scenes, samples: 4000}}"
+        yield Refusal(f"data.{TRAINING}", f"{trains} needs training data", hint)
 
 
 def _rehearse(
