@@ -128,20 +128,24 @@ def walk(scene: Scene, original: Encoder, made: Built) -> tuple[Built, Rescued]:
 def start(recipe: Recipe, made: Built, found: Sensitivity | None) -> Start:
     """What the ladder is made from; without a sensitivity the layers with the largest weight errors are the worst."""
     encoder, reports = made
-    named = {
-        (kind, site.name): Layer.of(kind, site.role, site.layer, site.op == "Gather")
-        for kind, tower in encoder.towers.items()
-        for site in tower.sites
-    }
+    named = layers(encoder)
     treated = tuple(
-        tuple(named[row.tower, row.site] for row in report.rows if (row.tower, row.site) in named)
-        for report in reports
+        tuple(named[row.tower, row.site] for row in report.rows if (row.tower, row.site) in named) for report in reports
     )
     if found is not None:
         worst = sensitivity.by_layer(found, {key: layer.selector for key, layer in named.items()})
     else:
         worst = _by_error(reports, named)
     return Start(recipe.steps, treated, worst, "calibration" in recipe.data)
+
+
+def layers(encoder: Encoder) -> dict[tuple[str, str], Layer]:
+    """The layer of every site, by tower and the site's name."""
+    return {
+        (kind, site.name): Layer.of(kind, site.role, site.layer, site.op == "Gather")
+        for kind, tower in encoder.towers.items()
+        for site in tower.sites
+    }
 
 
 def _by_error(reports: Sequence[StepReport], named: Mapping[tuple[str, str], Layer]) -> tuple[str, ...]:
@@ -155,9 +159,7 @@ def _by_error(reports: Sequence[StepReport], named: Mapping[tuple[str, str], Lay
 def development(policy: Policy, budget: Rescue | None) -> Policy:
     """The policy on the development split; with the budget of a rescue as gates of its own."""
     tasks = {name: task.model_copy(update={"split": "development"}) for name, task in policy.tasks.items()}
-    limits = (
-        {} if budget is None else {"size.ratio": budget.max_size_ratio, "latency.ratio": budget.max_latency_ratio}
-    )
+    limits = {} if budget is None else {"size.ratio": budget.max_size_ratio, "latency.ratio": budget.max_latency_ratio}
     gates: tuple[GateSpec, ...] = tuple(
         at_most.Spec(metric=metric, rule="at_most", value=float(limit), because=BECAUSE)
         for metric, limit in limits.items()
@@ -305,6 +307,4 @@ def _blocking(verdict: Verdict) -> Iterator[str]:
 
 def _told(rung: Rung) -> tuple[Mapping[str, Any], ...]:
     """The rung's steps as a recipe would write them: options that are no defaults."""
-    return tuple(
-        {"use": step.use, **step.spec.model_dump(mode="json", exclude_defaults=True)} for step in rung.steps
-    )
+    return tuple({"use": step.use, **step.spec.model_dump(mode="json", exclude_defaults=True)} for step in rung.steps)

@@ -48,7 +48,7 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class Sensitivity:
-    """Sites with the most damaging first, on how many samples of each tower's input, and whether steps had seen them."""
+    """Sites, the most damaging first; how many samples of each tower, and that no step had seen them, or had."""
 
     rows: tuple[Damage, ...]
     samples: Mapping[str, int]
@@ -85,18 +85,16 @@ def _of_tower(tower: Tower, context: Context) -> tuple[list[Damage], int]:
 
 
 def damage(before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.float64]:
-    """1 - cosine of each row, (n,); 1 for a row that has become zero, 2, the most there is, for one that is not finite."""
+    """1 - cosine of each row, (n,); 1 for a row that has become zero, 2 for one that is not finite."""
     a, b = before.astype(np.float64), after.astype(np.float64)
-    sound = np.isfinite(a).all(1) & np.isfinite(b).all(1)
-    a, b = np.where(sound[:, None], a, 0), np.where(sound[:, None], b, 0)
+    sound = np.isfinite(np.concatenate([a, b], 1)).all(1, keepdims=True)
+    a, b = np.where(sound, a, 0), np.where(sound, b, 0)
     length = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    made: NDArray[np.float64] = np.where(sound, 1 - (a * b).sum(1) / np.where(length == 0, 1, length), BROKEN)
+    made: NDArray[np.float64] = np.where(sound[:, 0], 1 - (a * b).sum(1) / np.where(length == 0, 1, length), BROKEN)
     return made
 
 
-def held_out(
-    spec: DataSource, shown: Items, roots: tuple[Path, ...], progress: Progress
-) -> tuple[Items, bool]:
+def held_out(spec: DataSource, shown: Items, roots: tuple[Path, ...], progress: Progress) -> tuple[Items, bool]:
     """Items of a calibration source beside those that steps are shown, and whether there were enough of them."""
     more = provenance.items(spec.model_copy(update={"samples": len(shown.ids) + SAMPLES}), roots, progress)
     seen = set(shown.ids)

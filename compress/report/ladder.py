@@ -22,7 +22,7 @@ _DROPS: Final = ("non_inferior", "worst_slice")
 
 @dataclass(frozen=True, slots=True)
 class Ladder:
-    """Prints itself with rich: a row for each rung that was tried, and a sentence; nothing where nothing was rescued."""
+    """Prints itself with rich: a row for each rung that was tried, and a sentence; nothing where there are none."""
 
     report: Document
 
@@ -37,7 +37,13 @@ class Ladder:
             table.add_column(name, justify="right", no_wrap=True)
         for rung in told.tried:
             mark = "→ " if rung.rung == told.taken else "  "
-            cells = (f"{mark}{rung.rung}", rung.status, blocked_by(rung), cost(rung.size_ratio), cost(rung.latency_ratio))
+            cells = (
+                f"{mark}{rung.rung}",
+                rung.status,
+                blocked_by(rung),
+                cost(rung.size_ratio),
+                cost(rung.latency_ratio),
+            )
             table.add_row(*map(Text, cells))
         yield Text()
         yield table
