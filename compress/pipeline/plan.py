@@ -31,6 +31,7 @@ from compress.pipeline.run import policy_file, target_of
 from compress.pipeline.sensitivity import Sensitivity
 from compress.recipe.schema import Recipe, Step
 from compress.recipe.sources import DataSource
+from compress.steps.quantize._weights import in_words
 from compress.steps.step import Context, Feeds, SiteReport
 from compress.targets import Target
 
@@ -238,7 +239,7 @@ def _planned(row: SiteReport, site: Site | None, tower: Tower) -> Planned:
     match tower.treatments.get(row.site):
         case BlockWeights() as held:
             zeros = "" if held.zero_points is None else ", zero points"
-            words = f"int{held.bits} in blocks of {held.block}{zeros}"
+            words = f"{in_words(held)}{zeros}"
             padding = -held.columns % held.block
             return Planned(row.tower, row.site, row.role, shape, words, held.bits, held.block, padding)
         case StaticInt8():

@@ -153,7 +153,7 @@ def test_finished_rungs_are_not_measured_again(tmp_path, monkeypatch):
     first = Place(tmp_path, monkeypatch, passes=2)
     _, told = first.walk()
     again = Place(tmp_path, monkeypatch, passes=0, resume=True)
-    (encoder, _), resumed = again.walk()
+    _, resumed = again.walk()
     assert again.seen == []
     assert resumed.tried == told.tried
     assert resumed.taken == told.taken
