@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+Compute = Literal["float", "int8"]
+"""What a product with integer weights multiplies them with: its input as it is, or rounded in blocks as it runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +18,9 @@ class BlockWeights:
 
     `codes` (out, blocks, block) uint8 hold unsigned integers of `bits` bits, `scales` (out, blocks) float32 may be
     negative, `zero_points` (out, blocks) uint8 or None for the middle of the range. The last block may be padded:
-    `columns` is the true input size. weight = (codes - zero_point) * scale.
+    `columns` is the true input size. weight = (codes - zero_point) * scale. With `compute` int8 the runtime also rounds
+    what the weight is multiplied with, each row in blocks of its own. `correction` (out,) float32 is added to the
+    product, None for nothing.
     """
 
     codes: NDArray[np.uint8]
@@ -22,6 +28,8 @@ class BlockWeights:
     zero_points: NDArray[np.uint8] | None
     bits: int
     columns: int
+    compute: Compute = "float"
+    correction: NDArray[np.float32] | None = None
 
     @property
     def block(self) -> int:
@@ -44,11 +52,13 @@ class StaticInt8:
     """W8A8 with static scales: symmetric int8 weights per output channel, one symmetric scale for the input.
 
     `codes` (out, in) int8, `scales` (out,) float32, `input_scale` float: the input is clipped to +-127 scales.
+    `correction` (out,) float32 is added to the product, None for nothing.
     """
 
     codes: NDArray[np.int8]
     scales: NDArray[np.float32]
     input_scale: float
+    correction: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,22 @@ from typing import Any
 from compress.core import names
 from compress.core.errors import UsageError
 from compress.data.child import peak_memory
+from compress.data.items import Items
 from compress.gates.policy import load_policy
 from compress.models.graph import parameter_count
 from compress.models.tower import Encoder, Site, Tower
 from compress.models.treatment import BlockWeights, Float16, StaticFloat8, StaticInt8
-from compress.pipeline import demand, model, provenance
+from compress.pipeline import demand, ladder, model, provenance, rescue, sensitivity
 from compress.pipeline.calibration import BATCH, Calibration
 from compress.pipeline.demand import GateDemand, TaskDemand
+from compress.pipeline.ladder import Start
 from compress.pipeline.measurement import model_bytes
 from compress.pipeline.options import Options
 from compress.pipeline.run import policy_file, target_of
+from compress.pipeline.sensitivity import Sensitivity
 from compress.recipe.schema import Recipe, Step
 from compress.recipe.sources import DataSource
+from compress.steps.quantize._weights import in_words
 from compress.steps.step import Context, Feeds, SiteReport
 from compress.targets import Target
 
@@ -86,8 +90,19 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class RungPlan:
+    """What a rescue would try, and what it would change; which layers are the worst, only a sensitivity can tell."""
+
+    name: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything that is known before a run. `memory` is the peak of this process while it found that out, in bytes."""
+    """Everything that is known before a run. `memory` is the peak of this process while it found that out, in bytes.
+
+    `rungs` are those of a rescue, cheapest first; `sensitivity` is there where it was asked for.
+    """
 
     recipe: str
     source: str
@@ -101,6 +116,8 @@ class Plan:
     tasks: tuple[TaskDemand, ...]
     gates: tuple[GateDemand, ...]
     refused: tuple[Refusal, ...]
+    rungs: tuple[RungPlan, ...] = ()
+    sensitivity: Sensitivity | None = None
 
     @property
     def ratio(self) -> float | None:
@@ -113,8 +130,11 @@ class Plan:
         return {"version": 1, **asdict(self), "ratio": self.ratio}
 
 
-def plan(recipe: Recipe, file: Path, options: Options) -> Plan:
-    """What `run` would do with a recipe. Raises UsageError for a model, target or policy that is not there."""
+def plan(recipe: Recipe, file: Path, options: Options, sensitive: bool = False) -> Plan:
+    """What `run` would do with a recipe. Raises UsageError for a model, target or policy that is not there.
+
+    `sensitive` also measures what each treated layer does to the embeddings, which takes the recipe's own data.
+    """
     policy = load_policy(policy_file(recipe, file)) if recipe.gated else None
     target = target_of(recipe)
     tasks = demand.tasks_of(policy, recipe.seed) if policy else ()
@@ -125,7 +145,10 @@ def plan(recipe: Recipe, file: Path, options: Options) -> Plan:
         reference.mkdir()
         model.export_float(model.original(encoder, options.offline, options.data_roots), reference)
         counted = {kind: (parameter_count(tower.graph), _work(tower)) for kind, tower in encoder.towers.items()}
-        steps = tuple(_rehearse(recipe, encoder, reference, options, refused))
+        shown = _shown(recipe, sensitive, options)
+        scenes = Calibration(shown, reference).feeds()
+        steps = tuple(_rehearse(recipe, encoder, scenes, options, refused))
+        found = _sensitivity(recipe, encoder, shown, reference, options) if sensitive else None
         refused += _export(target, encoder, candidate)
         sizes = tuple(_sizes(counted, encoder, reference, candidate))
     spec = recipe.data.get("calibration")
@@ -145,15 +168,47 @@ def plan(recipe: Recipe, file: Path, options: Options) -> Plan:
         tasks=tasks,
         gates=demand.gates_of(policy, tasks) if policy else (),
         refused=tuple(refused),
+        rungs=_rungs(recipe, encoder, steps, found),
+        sensitivity=found,
     )
 
 
+def _shown(recipe: Recipe, sensitive: bool, options: Options) -> Items:
+    """What steps are tried on: a batch of scenes, or the recipe's own data where layers are to be compared."""
+    spec = recipe.data.get("calibration") if sensitive else DataSource(source="scenes", samples=BATCH)
+    if spec is None:
+        hint = "add data: {calibration: {source: scenes, samples: 256}}"
+        raise UsageError("layers are compared on calibration data, and there are none", "--sensitivity", hint)
+    return provenance.items(spec, options.data_roots, options.progress)
+
+
+def _sensitivity(recipe: Recipe, encoder: Encoder, shown: Items, reference: Path, options: Options) -> Sensitivity:
+    """What each treated layer alone does to its tower's embedding."""
+    items, fresh = sensitivity.held_out(recipe.data["calibration"], shown, options.data_roots, options.progress)
+    return sensitivity.measure(encoder, items, reference, fresh, options.progress)
+
+
+def _rungs(
+    recipe: Recipe, encoder: Encoder, steps: tuple[StepPlan, ...], found: Sensitivity | None
+) -> tuple[RungPlan, ...]:
+    """What a rescue would try. Without a sensitivity nobody knows yet which layers are the worst."""
+    if recipe.rescue is None:
+        return ()
+    named = rescue.layers(encoder)
+    treated = tuple(tuple(named[row.tower, row.site] for row in step.rows) for step in steps)
+    quantized = [layer.selector for step, rows in zip(steps, treated, strict=True) for layer in rows]
+    worst = tuple(dict.fromkeys(quantized))
+    if found is not None:
+        worst = sensitivity.by_layer(found, {key: layer.selector for key, layer in named.items()})
+    rungs = ladder.rungs(Start(recipe.steps, treated, worst, "calibration" in recipe.data))
+    unknown = "the layers that damage the embedding most (`--sensitivity` measures which)"
+    return tuple(RungPlan(each.name, unknown if each.in_float and found is None else each.what) for each in rungs)
+
+
 def _rehearse(
-    recipe: Recipe, encoder: Encoder, reference: Path, options: Options, refused: list[Refusal]
+    recipe: Recipe, encoder: Encoder, scenes: Callable[[str], Feeds], options: Options, refused: list[Refusal]
 ) -> Iterator[StepPlan]:
-    """Apply every step to the towers with a batch of scenes for data; what a step refuses is noted."""
-    spec = DataSource(source="scenes", samples=BATCH)
-    scenes = Calibration(provenance.items(spec, options.data_roots, options.progress), reference).feeds()
+    """Apply every step to the towers with some data; what a step refuses is noted."""
     for at, step in enumerate(recipe.steps):
         asked: list[str] = []
 
@@ -184,7 +239,7 @@ def _planned(row: SiteReport, site: Site | None, tower: Tower) -> Planned:
     match tower.treatments.get(row.site):
         case BlockWeights() as held:
             zeros = "" if held.zero_points is None else ", zero points"
-            words = f"int{held.bits} in blocks of {held.block}{zeros}"
+            words = f"{in_words(held)}{zeros}"
             padding = -held.columns % held.block
             return Planned(row.tower, row.site, row.role, shape, words, held.bits, held.block, padding)
         case StaticInt8():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from compress import targets
@@ -18,7 +19,7 @@ from compress.gates.decision import decide
 from compress.gates.policy import load_policy
 from compress.gates.waiving import waive
 from compress.models.tower import Encoder
-from compress.pipeline import checkpoint, evidence, ledger, model, provenance
+from compress.pipeline import checkpoint, evidence, ledger, model, provenance, rescue
 from compress.pipeline.calibration import Calibration
 from compress.pipeline.checkpoint import Checkpoint
 from compress.pipeline.measurement import Subject, measure
@@ -52,19 +53,26 @@ def run(recipe: Recipe, file: Path, options: Options) -> Result:
         against = model.original(encoder, options.offline, options.data_roots)
         reference = model.write_reference(against, options.cache / "reference")
         data = provenance.load(recipe, options.data_roots, options.progress)
+        before = rescue.copied(encoder) if recipe.rescue else None
         steps = apply_steps(recipe, encoder, reference, data, options)
+        seen = provenance.with_parent(provenance.seen(data), recipe.model, options.data_roots, options.progress)
+        rescued = None
+        if policy and before is not None:
+            again = partial(_apply_rung, reference=reference, data=data, options=options)
+            scene = rescue.Scene(recipe, policy, target, reference, data, seen, again, options)
+            (encoder, steps), rescued = rescue.walk(scene, before, (encoder, steps))
         target.export(encoder, staging.folder)
         _write_recipe(staging, told, policy_file(recipe, file) if recipe.gated else None)
         digest = staging.scan().subject
         measured = None
         if policy:
-            seen = provenance.with_parent(provenance.seen(data), recipe.model, options.data_roots, options.progress)
             subject = Subject(reference, staging.folder, encoder, seen)
             measured = measure(policy, subject, recipe.seed, options)
         verdict = waive(decide(policy, measured.metrics, digest), options.waivers) if policy and measured else None
-        attempts = ledger.record(options.output, policy, verdict, recipe.name) if policy and verdict else ()
+        attempts = ledger.record(options.output, policy, verdict, recipe.name) if policy and verdict else []
         proofs = proof.matrix(staging.folder, measured.one_item, options.progress) if measured else ()
-        done = evidence.Run(told, encoder, reference, steps, verdict, measured, attempts, options.waivers, proofs)
+        waivers = options.waivers
+        done = evidence.Run(told, encoder, reference, steps, verdict, measured, attempts, waivers, proofs, rescued)
         report = evidence.write(staging, done, digest)
         if options.signing is not None:
             signing.sign(staging, options.signing)
@@ -101,6 +109,14 @@ def apply_steps(
         reports.append(report)
         kept.save(reports)
     return tuple(reports)
+
+
+def _apply_rung(
+    rung: Recipe, encoder: Encoder, reference: Path, data: Mapping[str, Items], options: Options
+) -> tuple[StepReport, ...]:
+    """Apply the steps of a rung. Raises UsageError where the target cannot compute with what one of them makes."""
+    target_of(rung)
+    return apply_steps(rung, encoder, reference, data, options)
 
 
 def policy_file(recipe: Recipe, file: Path) -> Path:

@@ -138,6 +138,18 @@ class Finding(_Part):
     waiver: Waiver | None = None
 
 
+class Judged(_Part):
+    """What a gate found on development data, without what the policy says of it."""
+
+    metric: Text
+    rule: Text = ""
+    slice: Text | None = None
+    status: Text = ""
+    value: Number = None
+    bound: Number = None
+    threshold: Number = None
+
+
 class Scored(_Part):
     """Reference and candidate on the same items, on all of them or on one slice of a dimension."""
 
@@ -240,6 +252,46 @@ class Proof(_Part):
     note: Text = ""
 
 
+class Rung(_Part):
+    """One rung of a rescue, judged on development data. `status` is that of its gates, or why it was not measured."""
+
+    rung: Text
+    what: Text = ""
+    status: Text = ""
+    size_ratio: Number = None
+    latency_ratio: Number = None
+    reason: Text = ""
+    findings: tuple[Judged, ...] = ()
+
+
+class Sensitive(_Part):
+    """What treating one site alone does to its tower's embedding: 1 - cosine, its mean and its 99th percentile."""
+
+    tower: Text = ""
+    site: Text = ""
+    role: Text = ""
+    treatment: Text = ""
+    mean: Number = None
+    p1: Number = None
+
+
+class Sensitivity(_Part):
+    """Sites with the most damaging first. `samples` by tower; `held_out` where no step had seen them."""
+
+    rows: tuple[Sensitive, ...] = ()
+    samples: Mapping[Text, int] = {}
+    held_out: bool = True
+
+
+class Rescue(_Part):
+    """The ladder: every rung that was tried, the one that was taken, and why."""
+
+    tried: tuple[Rung, ...] = ()
+    taken: Text = ""
+    why: Text = ""
+    sensitivity: Sensitivity | None = None
+
+
 class Document(_Part):
     """A whole gate report. `reason` says why there was no policy, where there was none."""
 
@@ -265,6 +317,7 @@ class Document(_Part):
     waivers: Waivers | None = None
     target: Target = Target()
     proofs: tuple[Proof, ...] = ()
+    rescue: Rescue | None = None
 
     @model_validator(mode="after")
     def _passed_means_passed(self) -> Document:

@@ -116,6 +116,9 @@ class _Standard(Rewriter):
 
 def _signed(site: Site, held: BlockWeights) -> tuple[NDArray[np.generic], NDArray[np.float32], dict[str, int]]:
     """Codes (in, out) around zero, their scales, and how DequantizeLinear reads them."""
+    if held.compute == "int8":
+        hint = "leave out compute: int8, or use quantize.int8_static"
+        raise UsageError("TensorRT does not round inputs in blocks as it runs", site.name, hint)
     if held.zero_points is not None:
         raise UsageError("TensorRT takes no zero points", site.name, "round with symmetric: true")
     middle = 1 << (held.bits - 1)
