@@ -17,7 +17,7 @@ _BRANCHES = (("layer_norm1", "self_attn"), ("layer_norm2", "mlp"))
 
 def shorten(model: Any, removed: Iterable[str]) -> None:
     """Take modules out of the blocks of a model, by path: an attention or an MLP, and the norm before it."""
-    blocks = {}
+    blocks: dict[str, tuple[Any, list[str]]] = {}
     for path in removed:
         parent, _, name = path.rpartition(".")
         try:

@@ -18,7 +18,7 @@ from compress.gates.decision import decide
 from compress.gates.policy import load_policy
 from compress.gates.waiving import waive
 from compress.models.tower import Encoder
-from compress.pipeline import checkpoint, evidence, ledger, model, provenance
+from compress.pipeline import checkpoint, evidence, ledger, model, provenance, search
 from compress.pipeline.calibration import Calibration
 from compress.pipeline.checkpoint import Checkpoint
 from compress.pipeline.measurement import Subject, measure
@@ -52,7 +52,7 @@ def run(recipe: Recipe, file: Path, options: Options) -> Result:
         against = model.original(encoder, options.offline, options.data_roots)
         reference = model.write_reference(against, options.cache / "reference")
         data = provenance.load(recipe, options.data_roots, options.progress)
-        steps = apply_steps(recipe, encoder, reference, data, options)
+        steps = apply_steps(_located(recipe, file), encoder, reference, data, options)
         target.export(encoder, staging.folder)
         _write_recipe(staging, told, policy_file(recipe, file) if recipe.gated else None)
         digest = staging.scan().subject
@@ -92,6 +92,7 @@ def apply_steps(
     """Apply the recipe's steps in the order written, after those that a checkpoint holds already."""
     items = data.get("calibration")
     context = Context(Calibration(items, reference).feeds() if items else None, options.progress, recipe.seed)
+    context = search.able(context, recipe, reference, options)
     follows = checkpoint.fingerprint(recipe, reference, items.digest if items else None)
     kept = Checkpoint(checkpoint.place(options.output, recipe.name), follows, encoder, options.progress)
     reports = kept.start(options.resume)
@@ -107,6 +108,11 @@ def policy_file(recipe: Recipe, file: Path) -> Path:
     """The file of the recipe's policy: beside the recipe if it is there, else from the working directory or by name."""
     beside = file.parent / recipe.policy
     return beside if beside.is_file() else policies.find_policy(recipe.policy)
+
+
+def _located(recipe: Recipe, file: Path) -> Recipe:
+    """The recipe with its policy named by the file that was found for it."""
+    return recipe.model_copy(update={"policy": str(policy_file(recipe, file).resolve())}) if recipe.gated else recipe
 
 
 def _write_recipe(staging: Staging, recipe: Recipe, policy: Path | None) -> None:
