@@ -185,7 +185,8 @@ def _plain(value: Any) -> Any:
 
 
 def _report(data: Mapping[str, Any]) -> StepReport:
-    return StepReport(**{**data, "rows": tuple(SiteReport(**row) for row in data["rows"])})
+    table = tuple(map(tuple, data["table"]))
+    return StepReport(**{**data, "rows": tuple(SiteReport(**row) for row in data["rows"]), "table": table})
 
 
 def _pieces(graph: onnx.ModelProto) -> list[bytes]:

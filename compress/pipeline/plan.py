@@ -5,7 +5,6 @@ Sizes, shapes and refusals do not depend on the data that calibrate a step, so t
 
 from __future__ import annotations
 
-import math
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from compress.core.errors import UsageError
 from compress.data.child import peak_memory
 from compress.data.items import Items
 from compress.gates.policy import load_policy
+from compress.models import cost
 from compress.models.graph import parameter_count
 from compress.models.tower import Encoder, Site, Tower
 from compress.models.treatment import BlockWeights, Float16, StaticFloat8, StaticInt8
@@ -28,6 +28,7 @@ from compress.pipeline.ladder import Start
 from compress.pipeline.measurement import model_bytes
 from compress.pipeline.options import Options
 from compress.pipeline.run import policy_file, target_of
+from compress.pipeline.search import SEARCHES
 from compress.pipeline.sensitivity import Sensitivity
 from compress.recipe.schema import Recipe, Step
 from compress.recipe.sources import DataSource
@@ -36,7 +37,7 @@ from compress.steps.step import Context, Feeds, SiteReport
 from compress.targets import Target
 
 TRAINS = "distill."
-"""Steps that train: they would take their time here as well, and change no shape."""
+"""Steps that train: they would take their time here as well, and change no shape. Those that search take longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +145,7 @@ def plan(recipe: Recipe, file: Path, options: Options, sensitive: bool = False) 
         reference, candidate = Path(scratch) / "reference", Path(scratch) / "candidate"
         reference.mkdir()
         model.export_float(model.original(encoder, options.offline, options.data_roots), reference)
-        counted = {kind: (parameter_count(tower.graph), _work(tower)) for kind, tower in encoder.towers.items()}
+        counted = {kind: (parameter_count(tower.graph), cost.work(tower)) for kind, tower in encoder.towers.items()}
         shown = _shown(recipe, sensitive, options)
         scenes = Calibration(shown, reference).feeds()
         steps = tuple(_rehearse(recipe, encoder, scenes, options, refused))
@@ -216,8 +217,8 @@ def _rehearse(
             asked.append(kind)
             return scenes(kind)
 
-        if step.use.startswith(TRAINS):
-            yield StepPlan(step.use, False, ())
+        if step.use.startswith(TRAINS) or step.use in SEARCHES:
+            yield StepPlan(step.use, step.use in SEARCHES, ())
             continue
         try:
             rows = _apply(step, encoder, Context(feeds, options.progress, recipe.seed))
@@ -268,11 +269,6 @@ def _export(target: Target, encoder: Encoder, folder: Path) -> Iterator[Refusal]
             return
 
 
-def _work(tower: Tower) -> int:
-    """Multiplications per token in the products of the blocks."""
-    return sum(math.prod(site.shape) for site in tower.sites if site.op == "MatMul" and site.layer is not None)
-
-
 def _sizes(counted: dict[str, tuple[int, int]], encoder: Encoder, reference: Path, candidate: Path) -> Iterator[Size]:
     before, after = model_bytes(reference), model_bytes(candidate) if (candidate / "onnx").is_dir() else {}
     for kind, (parameters, work) in counted.items():
@@ -280,7 +276,9 @@ def _sizes(counted: dict[str, tuple[int, int]], encoder: Encoder, reference: Pat
         made = [size for file, size in after.items() if Path(file).name.startswith(f"{kind}_")]
         floats = sum(size for file, size in before.items() if Path(file).name.startswith(f"{kind}_"))
         left = parameter_count(tower.graph)
-        yield Size(kind, parameters, floats, sum(made) if made else None, left, _work(tower) / work if work else 1.0)
+        yield Size(
+            kind, parameters, floats, sum(made) if made else None, left, cost.work(tower) / work if work else 1.0
+        )
 
 
 def _refusal(error: UsageError, where: str = "") -> Refusal:

@@ -19,7 +19,7 @@ from compress.gates.decision import decide
 from compress.gates.policy import load_policy
 from compress.gates.waiving import waive
 from compress.models.tower import Encoder
-from compress.pipeline import checkpoint, evidence, ledger, model, provenance, rescue
+from compress.pipeline import checkpoint, evidence, ledger, model, provenance, rescue, search
 from compress.pipeline.calibration import Calibration
 from compress.pipeline.checkpoint import Checkpoint
 from compress.pipeline.measurement import Subject, measure
@@ -54,12 +54,13 @@ def run(recipe: Recipe, file: Path, options: Options) -> Result:
         reference = model.write_reference(against, options.cache / "reference")
         data = provenance.load(recipe, options.data_roots, options.progress)
         before = rescue.copied(encoder) if recipe.rescue else None
-        steps = apply_steps(recipe, encoder, reference, data, options)
+        located = _located(recipe, file)
+        steps = apply_steps(located, encoder, reference, data, options)
         seen = provenance.with_parent(provenance.seen(data), recipe.model, options.data_roots, options.progress)
         rescued = None
         if policy and before is not None:
             again = partial(_apply_rung, reference=reference, data=data, options=options)
-            scene = rescue.Scene(recipe, policy, target, reference, data, seen, again, options)
+            scene = rescue.Scene(located, policy, target, reference, data, seen, again, options)
             (encoder, steps), rescued = rescue.walk(scene, before, (encoder, steps))
         target.export(encoder, staging.folder)
         _write_recipe(staging, told, policy_file(recipe, file) if recipe.gated else None)
@@ -100,6 +101,7 @@ def apply_steps(
     """Apply the recipe's steps in the order written, after those that a checkpoint holds already."""
     items = data.get("calibration")
     context = Context(Calibration(items, reference).feeds() if items else None, options.progress, recipe.seed)
+    context = search.able(context, recipe, reference, options)
     follows = checkpoint.fingerprint(recipe, reference, items.digest if items else None)
     kept = Checkpoint(checkpoint.place(options.output, recipe.name), follows, encoder, options.progress)
     reports = kept.start(options.resume)
@@ -123,6 +125,11 @@ def policy_file(recipe: Recipe, file: Path) -> Path:
     """The file of the recipe's policy: beside the recipe if it is there, else from the working directory or by name."""
     beside = file.parent / recipe.policy
     return beside if beside.is_file() else policies.find_policy(recipe.policy)
+
+
+def _located(recipe: Recipe, file: Path) -> Recipe:
+    """The recipe with its policy named by the file that was found for it."""
+    return recipe.model_copy(update={"policy": str(policy_file(recipe, file).resolve())}) if recipe.gated else recipe
 
 
 def _write_recipe(staging: Staging, recipe: Recipe, policy: Path | None) -> None:

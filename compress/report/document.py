@@ -89,11 +89,12 @@ class Change(_Part):
 
 
 class Step(_Part):
-    """One step of the recipe as it ran."""
+    """One step of the recipe as it ran; `table` is what a search tried, the names of its columns first."""
 
     use: Text = ""
     summary: Text = ""
     rows: tuple[Change, ...] = ()
+    table: tuple[tuple[Text, ...], ...] = ()
 
 
 class Waiver(_Part):

@@ -9,17 +9,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.core.progress import Progress, Silent
+from compress.models.tower import Encoder
 
 Feeds = Iterator[Mapping[str, NDArray[np.generic]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a step may use besides the towers: preprocessed calibration batches by tower kind, progress, a seed."""
+    """What a step may use besides the towers: preprocessed calibration batches by tower kind, progress, a seed.
+
+    For steps that search: `loss` of an encoder is what it loses of what the policy protects, on development data, 0
+    for the reference and less is better; `latency` gives the reference's and its own seconds of one item, by tower,
+    measured in turn on the target. None where nobody can tell.
+    """
 
     feeds: Callable[[str], Feeds] | None = None
     progress: Progress = field(default_factory=Silent)
     seed: int = 0
+    loss: Callable[[Encoder], float] | None = None
+    latency: Callable[[Encoder], Mapping[str, tuple[float, float]]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +51,9 @@ class SiteReport:
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """What a step did."""
+    """What a step did. `table` is what a search tried, the names of its columns first."""
 
     use: str
     summary: str
     rows: tuple[SiteReport, ...]
+    table: tuple[tuple[str, ...], ...] = ()
