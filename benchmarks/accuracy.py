@@ -232,15 +232,15 @@ CIFAR = DataSource(source="./cifar10_test", split="calibration", samples=256, co
 MODELS: Final[Mapping[str, Asked]] = {
     "pocket_clip": Asked(
         "int8_clip",
-        {"reading": (None, 1500), "zero_shot": (1536, None), "parity": (None, None), "cross_index": (1000, None)},
+        {"reading": (None, 1500), "zero_shot": (1536, None), "parity": (None, None), "retrieval": (None, None)},
         {"reading.accuracy": "reading", "reading.accuracy/": "its worst slice", "zero_shot.accuracy": "zero-shot",
-         "cross_index.image_new_queries_r1": "old index", "parity.p1_cosine": "p1 cosine"},
+         "retrieval.drop_in_r1": "old index", "parity.p1_cosine": "p1 cosine"},
         DataSource(source="scenes", split="calibration", samples=512),
     ),
     "mira_clip": Asked(
         "real/fashion_mira_int8",
-        {"fashion_zero_shot": (None, None), "fashion_parity": (None, None), "fashion_cross_index": (None, None)},
-        {"fashion_zero_shot.accuracy": "45-way zero-shot", "fashion_cross_index.image_new_queries_r1": "old index",
+        {"fashion_zero_shot": (None, None), "fashion_parity": (None, None), "fashion_retrieval": (None, None)},
+        {"fashion_zero_shot.accuracy": "45-way zero-shot", "fashion_retrieval.drop_in_image_r1": "old index",
          "fashion_parity.p1_cosine": "p1 cosine"},
         FASHION,
     ),
