@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import TypeVar
 
 from rich.console import Console
@@ -28,12 +28,18 @@ class Bars:
     def __init__(self) -> None:
         self._console = Console(stderr=True)
 
-    def track(self, items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
+    def track(
+        self, items: Iterable[T], what: str, total: int | None = None, now: Callable[[], str] | None = None
+    ) -> Iterator[T]:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
         if total is None and isinstance(items, Sized):
             total = len(items)
         with Progress(*columns, console=self._console, transient=True) as shown:
-            yield from shown.track(items, total=total, description=what)
+            task = shown.add_task(what, total=total)
+            for item in shown.track(items, task_id=task, total=total):
+                yield item
+                if now is not None:
+                    shown.update(task, description=f"{what} {now()}")
 
     def say(self, line: str) -> None:
         self._console.print(line, style="dim", highlight=False)

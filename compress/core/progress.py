@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
@@ -11,8 +11,10 @@ T = TypeVar("T")
 class Progress(Protocol):
     """Something that can show a sequence being worked through and say a line in between."""
 
-    def track(self, items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
-        """Yield the items; show what is done, at which rate, and the time left."""
+    def track(
+        self, items: Iterable[T], what: str, total: int | None = None, now: Callable[[], str] | None = None
+    ) -> Iterator[T]:
+        """Yield the items; show what is done, at which rate, the time left, and what `now` says at each item."""
         ...
 
     def say(self, line: str) -> None:
@@ -23,7 +25,13 @@ class Progress(Protocol):
 class Silent:
     """Shows nothing."""
 
-    def track(self, items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:  # noqa: ARG002
+    def track(
+        self,
+        items: Iterable[T],
+        what: str,  # noqa: ARG002
+        total: int | None = None,  # noqa: ARG002
+        now: Callable[[], str] | None = None,  # noqa: ARG002
+    ) -> Iterator[T]:
         """Yield the items."""
         yield from items
 

@@ -46,6 +46,10 @@ class Fingerprints:
     middle: NDArray[np.uint8]
     fine: tuple[NDArray[np.uint8] | None, ...]
 
+    def chunks(self) -> tuple[Fingerprints, ...]:
+        """These, in one part; sets that are larger than memory have more (album.py)."""
+        return (self,)
+
 
 @dataclass(frozen=True, slots=True)
 class Match:

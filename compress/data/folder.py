@@ -5,7 +5,8 @@ from __future__ import annotations
 import tempfile
 import zlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -42,27 +43,56 @@ class Folder(Strict):
     split_by: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The chosen rows of a labels file, their image files and captions; `digest` changes with any byte of them."""
+
+    rows: Sequence[Mapping[str, Any]]
+    names: tuple[str, ...]
+    files: Sequence[Path]
+    captions: tuple[Texts, ...]
+    where: str
+    digest: str
+
+    def each(self) -> Iterator[tuple[str, Path, Texts]]:
+        """Name, file and captions of every row."""
+        yield from zip(self.names, self.files, self.captions, strict=True)
+
+
 def load(spec: Folder, request: Request) -> Items:
     """The items of a folder; a seeded choice of them, in the folder's order, where fewer are asked for."""
-    folder = find(spec.path, request.roots)
-    where = str(folder / spec.labels)
-    every = _of_split(_rows(folder / spec.labels), spec, request.split, where)
-    rows = [every[at] for at in chosen(len(every), request)]
-    names = [str(name) for name in field_of(rows, spec.image, where)]
-    files = [_inside(folder, name) for name in names]
-    told = [str(sorted(row.items())) for row in rows]
-    marks = [digest.of_file(file) for file in files]
+    found = listed(spec, request)
     return Items(
-        ids=unlike(names),
-        images=Lazy(len(files), lambda at: opened(files[at], spec.restore_aspect)),
-        captions=_cased(texts_of(rows, spec.captions, where), spec.lower),
-        negatives=_cased(texts_of(rows, spec.negatives, where), spec.lower),
-        columns={name: tuple(map(str, field_of(rows, name, where))) for name in spec.columns},
-        digest=digest.of_data({"files": marks, "rows": told, "spec": spec.model_dump(mode="json", exclude={"path"})}),
+        ids=found.names,
+        images=Lazy(len(found.files), lambda at: opened(found.files[at], spec.restore_aspect)),
+        captions=found.captions,
+        negatives=_cased(texts_of(found.rows, spec.negatives, found.where), spec.lower),
+        columns={name: tuple(map(str, field_of(found.rows, name, found.where))) for name in spec.columns},
+        digest=found.digest,
     )
 
 
-def _rows(labels: Path) -> list[dict[str, Any]]:
+def listed(spec: Folder, request: Request) -> Listed:
+    """What a folder lists, without opening an image. Raises UsageError for files that are missing or lie outside."""
+    folder = find(spec.path, request.roots)
+    where = str(folder / spec.labels)
+    every = _of_split(rows_of(folder / spec.labels), spec, request.split, where)
+    rows = [every[at] for at in chosen(len(every), request)]
+    names = [str(name) for name in field_of(rows, spec.image, where)]
+    files = [_inside(folder, name) for name in names]
+    marks = [digest.of_file(file) for file in files]
+    told = {"files": marks, "rows": [str(sorted(row.items())) for row in rows]}
+    return Listed(
+        rows,
+        unlike(names),
+        files,
+        _cased(texts_of(rows, spec.captions, where), spec.lower),
+        where,
+        digest.of_data({**told, "spec": spec.model_dump(mode="json", exclude={"path"})}),
+    )
+
+
+def rows_of(labels: Path) -> list[dict[str, Any]]:
     """The rows of a labels file, read by `datasets` without leaving a cache beside the data."""
     import datasets
 
@@ -76,7 +106,7 @@ def _rows(labels: Path) -> list[dict[str, Any]]:
                 "json", data_files=str(labels), split="train", cache_dir=cache, keep_in_memory=True
             )
             rows: list[dict[str, Any]] = table.to_list()
-    except datasets.exceptions.DatasetGenerationError as error:
+    except (datasets.exceptions.DatasetGenerationError, StopIteration) as error:  # the latter where it is empty
         raise UsageError(f"is no list of JSON objects: {error.__cause__ or error}", str(labels)) from error
     finally:
         if shown:
@@ -152,7 +182,11 @@ def opened(file: Path, aspect: tuple[int, int] | None) -> Image.Image:
 
     Raises UsageError for a file that is no whole image.
     """
-    image = opening.read(file, str(file))
+    return restored(opening.read(file, str(file)), aspect)
+
+
+def restored(image: Image.Image, aspect: tuple[int, int] | None) -> Image.Image:
+    """An image taken back to the aspect (wide, high) it had before it was stretched; never enlarged."""
     if aspect is None:
         return image
     unit = min(image.width / aspect[0], image.height / aspect[1])

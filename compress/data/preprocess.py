@@ -29,6 +29,11 @@ class Preprocess(Protocol):
         ...
 
 
+def last_token(mask: Ids) -> Ids:
+    """The place of the last real token in every row of a mask (n, tokens)."""
+    return np.asarray(mask.shape[1] - 1 - mask[:, ::-1].argmax(axis=1), np.int64)
+
+
 def open_preprocess(folder: Path, runtime: Runtime) -> Preprocess:
     """The preprocessing that an artifact asks for. Raises IntegrityError where its processor files do not load."""
     asked = runtime.preprocess

@@ -76,10 +76,13 @@ def scenes(spec: Rendered, request: Request) -> Iterator[tuple[str, Scene]]:
     at = 0
     while True:
         kind, index = spec.kinds[at % len(spec.kinds)], at // len(spec.kinds)
-        rng = stream(kind, request.split, request.seed, index // _VIEWS.get(kind, 1))
-        scene = _RENDER[kind](rng, request.split, index)
-        yield f"{kind}-{request.split}-{request.seed}-{index}", scene
+        yield f"{kind}-{request.split}-{request.seed}-{index}", scene(kind, request.split, request.seed, index)
         at += 1
+
+
+def scene(kind: Kind, split: str, seed: int, index: int) -> Scene:
+    """One scene of a kind: the same for the same arguments, whatever else is rendered."""
+    return _RENDER[kind](stream(kind, split, seed, index // _VIEWS.get(kind, 1)), split, index)
 
 
 def _rounds(spec: Rendered, request: Request, least: int) -> Iterator[tuple[str, Scene]]:
@@ -88,10 +91,10 @@ def _rounds(spec: Rendered, request: Request, least: int) -> Iterator[tuple[str,
     endless = scenes(spec, request)
     made = 0
     while not counts or min(counts.values()) < least or made < (request.items or 0):
-        for name, scene in islice(endless, length):
-            counts.update(scene.slices.items())
+        for name, each in islice(endless, length):
+            counts.update(each.slices.items())
             made += 1
-            yield name, scene
+            yield name, each
 
 
 def gather(made: Iterator[tuple[str, Scene]]) -> Items:
@@ -99,18 +102,18 @@ def gather(made: Iterator[tuple[str, Scene]]) -> Items:
     seen = hashlib.sha256()
     ids: list[str] = []
     kept: list[Scene] = []
-    for name, scene in made:
-        told = "\0".join((name, scene.caption, *scene.negatives, *scene.slices.values()))
-        seen.update(told.encode() + b"\0" + scene.image.tobytes())
+    for name, each in made:
+        told = "\0".join((name, each.caption, *each.negatives, *each.slices.values()))
+        seen.update(told.encode() + b"\0" + each.image.tobytes())
         ids.append(name)
-        kept.append(scene)
-    pixels = np.stack([scene.image for scene in kept]) if kept else np.empty((0, 1, 1, 3), np.uint8)
+        kept.append(each)
+    pixels = np.stack([each.image for each in kept]) if kept else np.empty((0, 1, 1, 3), np.uint8)
     return Items(
         ids=tuple(ids),
         images=Lazy(len(kept), lambda at: Image.fromarray(pixels[at])),
-        captions=tuple((scene.caption,) for scene in kept),
-        negatives=tuple(scene.negatives for scene in kept),
-        columns=_columns([scene.slices for scene in kept]),
+        captions=tuple((each.caption,) for each in kept),
+        negatives=tuple(each.negatives for each in kept),
+        columns=_columns([each.slices for each in kept]),
         digest=seen.hexdigest(),
     )
 

@@ -15,7 +15,7 @@ from PIL import Image
 from compress.core.errors import CompressError, EnvironmentFailure, IntegrityError
 from compress.data import runtime as runtimes
 from compress.data.child import Limits
-from compress.data.preprocess import open_preprocess
+from compress.data.preprocess import last_token, open_preprocess
 from compress.data.runtime import Runtime, Session, TowerFile
 
 _LEVELS: Final = {
@@ -65,7 +65,7 @@ class Encoder:
         if text.file.mask is not None:
             feed[text.file.mask] = mask
         if text.file.eos is not None:
-            feed[text.file.eos] = mask.shape[1] - 1 - mask[:, ::-1].argmax(axis=1)
+            feed[text.file.eos] = last_token(mask)
         return text.cast(feed)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
 from compress.core.errors import EnvironmentFailure, IntegrityError, ResourceExhausted, UsageError
+from compress.data.album import Album
 from compress.data.fingerprint import Fingerprints, matches, of_images
 from compress.data.items import Request
 from compress.evals import task as tasks
@@ -66,7 +67,7 @@ class Options:
     task_folders: tuple[Path, ...] = ()
     seed: int = 0
     how: How = field(default_factory=How)
-    seen: Fingerprints | Unmeasured = field(default_factory=lambda: of_images((), ()))
+    seen: Album | Fingerprints | Unmeasured = field(default_factory=lambda: of_images((), ()))
 
 
 def measure(policy: Declared, reference: Path, candidate: Path, options: Options) -> Measurements:
@@ -128,14 +129,20 @@ def _short(data: TaskData, asked: Asked, task: tasks.Task) -> str:
     return f"there are {data.count} items, and {wanted} were asked for" if data.count < wanted else ""
 
 
-def _known(data: TaskData, seen: Fingerprints | Unmeasured) -> str:
+def _known(data: TaskData, seen: Album | Fingerprints | Unmeasured) -> str:
     """Why the items cannot be held against a model that was made with what was seen, or an empty string."""
     if isinstance(seen, Unmeasured):
         return seen.reason
-    if not seen.ids or not (same := matches(seen, of_images(data.ids, data.images))):
+    same: dict[str, str] = {}
+    own: Fingerprints | None = None
+    for part in seen.chunks():
+        if part.ids:
+            own = own or of_images(data.ids, data.images)
+            same = {each.right: each.left for each in matches(part, own)} | same
+    if not same:
         return ""
-    first = same[0]
-    return f"{len(same)} of {len(data.ids)} items were seen by a step: {first.right} is {first.left}"
+    right = next(each for each in data.ids if each in same)
+    return f"{len(same)} of {len(data.ids)} items were seen by a step: {right} is {same[right]}"
 
 
 def _guarded(work: Callable[[], T | Unmeasured]) -> T | Unmeasured:

@@ -12,7 +12,7 @@ from typing import Any
 from compress.artifact import layout, manifest
 from compress.core.errors import IntegrityError, UsageError
 from compress.data import runtime
-from compress.data.fingerprint import Fingerprints, of_images
+from compress.data.album import Album
 from compress.gates.outcomes import Unmeasured
 from compress.pipeline import foreign, inputs, provenance
 from compress.pipeline.foreign import Given
@@ -46,7 +46,7 @@ class Candidate:
 
     folder: Path
     name: str
-    seen: Fingerprints | Unmeasured
+    seen: Album | Unmeasured
     towers: Towers
     stated: Mapping[str, Any] | None
 
@@ -103,14 +103,13 @@ def _contents(folder: Path) -> Towers:
 
 def _made_with(
     folder: Path, reference: Path, asked: Asked, options: Options
-) -> tuple[Fingerprints | Unmeasured, Mapping[str, Any] | None]:
+) -> tuple[Album | Unmeasured, Mapping[str, Any] | None]:
     """The images it was made with, or why nobody knows them, and what was stated, which may not contradict itself."""
     if asked.calibration is None:
         if folder == reference:
-            return of_images((), ()), None  # it was shown nothing that the reference was not
-        return provenance.seen_by(folder, options.data_roots, options.progress), None
+            return Album(()), None  # it was shown nothing that the reference was not
+        return provenance.seen_by(folder, options), None
     if (folder / layout.RECIPE).is_file():
         raise UsageError("the artifact itself says what it was calibrated on", "--calibration", "leave it out")
     data = statement.read(asked.calibration)
-    items = {key: provenance.items(each, options.data_roots, options.progress) for key, each in data.items()}
-    return provenance.seen(items), statement.told(data)
+    return provenance.seen(data, options), statement.told(data)

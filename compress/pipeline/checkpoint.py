@@ -29,7 +29,7 @@ from compress.core.progress import Progress
 from compress.models.tower import Encoder, Site, Tower
 from compress.models.treatment import Treatment
 from compress.recipe.schema import Recipe
-from compress.steps.step import SiteReport, StepReport
+from compress.steps.step import Curve, SiteReport, StepReport
 
 Arrays = dict[str, NDArray[Any]]
 _KINDS: Final = {kind.__name__: kind for kind in get_args(Treatment)}
@@ -185,8 +185,10 @@ def _plain(value: Any) -> Any:
 
 
 def _report(data: Mapping[str, Any]) -> StepReport:
+    rows = tuple(SiteReport(**row) for row in data["rows"])
+    curves = tuple(Curve(each["name"], tuple(each["steps"]), tuple(each["values"])) for each in data["curves"])
     table = tuple(map(tuple, data["table"]))
-    return StepReport(**{**data, "rows": tuple(SiteReport(**row) for row in data["rows"]), "table": table})
+    return StepReport(**{**data, "rows": rows, "table": table, "curves": curves})
 
 
 def _pieces(graph: onnx.ModelProto) -> list[bytes]:

@@ -105,7 +105,7 @@ def gate_report(run: Run, folder: Path, digest: str) -> dict[str, Any]:
         },
         "policy": {"name": verdict.policy_name, "digest": verdict.policy_digest} if verdict else None,
         "recipe": {"name": run.recipe.name, "digest": run.recipe.digest},
-        "steps": [asdict(step) for step in run.steps],
+        "steps": [step_data(step) for step in run.steps],
         "findings": verdict.to_data()["findings"] if verdict else [],
         "waivers": waiving.record(verdict, run.waivers) if verdict else None,
         "scores": list(scores(measured.metrics)) if measured else [],
@@ -125,6 +125,14 @@ def _development(run: Run) -> list[Mapping[str, Any]]:
     """What the ledger counted on the split that a rescue read, beside those of the verdict."""
     counted = {each["split"] for each in run.attempts}
     return [each for each in (run.rescued.attempts if run.rescued else ()) if each["split"] not in counted]
+
+
+def step_data(step: StepReport) -> dict[str, Any]:
+    """What a step did; a number of its curves that is not finite is null."""
+    told = asdict(step)
+    for curve in told["curves"]:
+        curve["values"] = [value if np.isfinite(value) else None for value in curve["values"]]
+    return told
 
 
 def _json(data: Any) -> bytes:

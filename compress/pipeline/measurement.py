@@ -12,7 +12,7 @@ from compress.bench import latency
 from compress.core.errors import CompressError
 from compress.core.score import Score
 from compress.data import runtime
-from compress.data.fingerprint import Fingerprints
+from compress.data.album import Album
 from compress.evals import suite
 from compress.evals.encode import How
 from compress.gates.outcomes import Census, Measurement, Unmeasured
@@ -45,7 +45,7 @@ class Subject:
     reference: Path
     candidate: Path
     encoder: Encoder | None
-    seen: Fingerprints | Unmeasured
+    seen: Album | Unmeasured
 
 
 def measure(policy: Policy, subject: Subject, seed: int, options: Options) -> Measured:

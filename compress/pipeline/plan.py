@@ -30,14 +30,12 @@ from compress.pipeline.options import Options
 from compress.pipeline.run import policy_file, target_of
 from compress.pipeline.search import SEARCHES
 from compress.pipeline.sensitivity import Sensitivity
+from compress.pipeline.training import TRAINS
 from compress.recipe.schema import Recipe, Step
 from compress.recipe.sources import DataSource
 from compress.steps.quantize._weights import in_words
 from compress.steps.step import Context, Feeds, SiteReport
 from compress.targets import Target
-
-TRAINS = "distill."
-"""Steps that train: they would take their time here as well, and change no shape. Those that search take longer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,14 +12,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-import onnx
-
 from compress.artifact import manifest
 from compress.artifact.staging import write_file
 from compress.core import digest
 from compress.core.errors import UsageError
 from compress.core.score import Score
-from compress.data.fingerprint import Fingerprints
+from compress.data.album import Album
 from compress.data.items import Items
 from compress.gates.decision import decide
 from compress.gates.gate import GateSpec
@@ -27,7 +25,7 @@ from compress.gates.outcomes import Unmeasured
 from compress.gates.policy import Policy
 from compress.gates.rules import at_most
 from compress.gates.verdict import Verdict
-from compress.models.tower import Encoder
+from compress.models.tower import Encoder, copied
 from compress.pipeline import checkpoint, ladder, ledger, sensitivity
 from compress.pipeline.ladder import AS_WRITTEN, Layer, Rung, Start
 from compress.pipeline.measurement import Subject, measure, model_bytes
@@ -85,22 +83,12 @@ class Scene:
     target: Target
     reference: Path
     data: Mapping[str, Items]
-    seen: Fingerprints | Unmeasured
+    seen: Album | Unmeasured
     apply: Callable[[Recipe, Encoder], tuple[StepReport, ...]]
     options: Options
 
 
 Built = tuple[Encoder, tuple[StepReport, ...]]
-
-
-def copied(encoder: Encoder) -> Encoder:
-    """An encoder with towers of its own: steps change what they are given."""
-    towers = {}
-    for kind, tower in encoder.towers.items():
-        graph = onnx.ModelProto()
-        graph.CopyFrom(tower.graph)
-        towers[kind] = replace(tower, graph=graph, treatments=dict(tower.treatments))
-    return replace(encoder, towers=towers)
 
 
 def walk(scene: Scene, original: Encoder, made: Built) -> tuple[Built, Rescued]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import contextlib
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,17 +13,17 @@ from compress.artifact.staging import Staging, Store
 from compress.bench import proof
 from compress.core import names
 from compress.core.errors import UsageError
-from compress.data.items import Items
 from compress.gates import policy_file as policies
 from compress.gates.decision import decide
 from compress.gates.policy import load_policy
 from compress.gates.waiving import waive
-from compress.models.tower import Encoder
+from compress.models.tower import Encoder, copied
 from compress.pipeline import checkpoint, evidence, ledger, model, provenance, rescue, search
 from compress.pipeline.calibration import Calibration
 from compress.pipeline.checkpoint import Checkpoint
 from compress.pipeline.measurement import Subject, measure
 from compress.pipeline.options import Options
+from compress.pipeline.training import Shown, teacher, trained
 from compress.recipe.load import dump
 from compress.recipe.schema import Recipe
 from compress.recipe.sources import NamedModel, OnnxModel, TokenizerText, place
@@ -52,15 +52,19 @@ def run(recipe: Recipe, file: Path, options: Options) -> Result:
         encoder = model.load(recipe.model, file, options.offline, options.data_roots)
         against = model.original(encoder, options.offline, options.data_roots)
         reference = model.write_reference(against, options.cache / "reference")
-        data = provenance.load(recipe, options.data_roots, options.progress)
-        before = rescue.copied(encoder) if recipe.rescue else None
+        shown = Shown(
+            provenance.load(recipe, options.data_roots, options.progress),
+            trained(recipe, reference, options),
+            teacher(recipe, against),
+        )
+        before = copied(encoder) if recipe.rescue else None
         located = _located(recipe, file)
-        steps = apply_steps(located, encoder, reference, data, options)
-        seen = provenance.with_parent(provenance.seen(data), recipe.model, options.data_roots, options.progress)
+        steps = apply_steps(located, encoder, reference, shown, options)
+        seen = provenance.with_parent(provenance.seen(recipe.data, options, shown.items), recipe.model, options)
         rescued = None
         if policy and before is not None:
-            again = partial(_apply_rung, reference=reference, data=data, options=options)
-            scene = rescue.Scene(located, policy, target, reference, data, seen, again, options)
+            again = partial(_apply_rung, reference=reference, shown=shown, options=options)
+            scene = rescue.Scene(located, policy, target, reference, shown.items, seen, again, options)
             (encoder, steps), rescued = rescue.walk(scene, before, (encoder, steps))
         target.export(encoder, staging.folder)
         _write_recipe(staging, told, policy_file(recipe, file) if recipe.gated else None)
@@ -96,29 +100,36 @@ def target_of(recipe: Recipe) -> Target:
 
 
 def apply_steps(
-    recipe: Recipe, encoder: Encoder, reference: Path, data: Mapping[str, Items], options: Options
+    recipe: Recipe, encoder: Encoder, reference: Path, shown: Shown, options: Options
 ) -> tuple[StepReport, ...]:
     """Apply the recipe's steps in the order written, after those that a checkpoint holds already."""
-    items = data.get("calibration")
-    context = Context(Calibration(items, reference).feeds() if items else None, options.progress, recipe.seed)
+    items, training = shown.items.get("calibration"), shown.training
+    feeds = Calibration(items, reference).feeds() if items else None
+    context = Context(
+        feeds, options.progress, recipe.seed, training, shown.teacher, options.cache, resume=options.resume
+    )
     context = search.able(context, recipe, reference, options)
     follows = checkpoint.fingerprint(recipe, reference, items.digest if items else None)
+    if training is not None:
+        follows["training data"] = training.digest
     kept = Checkpoint(checkpoint.place(options.output, recipe.name), follows, encoder, options.progress)
     reports = kept.start(options.resume)
-    for step in recipe.steps[len(reports) :]:
-        report: StepReport = names.load("compress.steps", step.use).apply(encoder, step.spec, context)
-        options.progress.say(f"{report.use}: {report.summary}")
-        reports.append(report)
-        kept.save(reports)
+    with contextlib.closing(training) if training is not None else contextlib.nullcontext():
+        for at, step in enumerate(recipe.steps[len(reports) :], start=len(reports)):
+            mine = replace(context, work=kept.folder / f"step{at}")
+            report: StepReport = names.load("compress.steps", step.use).apply(encoder, step.spec, mine)
+            options.progress.say(f"{report.use}: {report.summary}")
+            reports.append(report)
+            kept.save(reports)
     return tuple(reports)
 
 
 def _apply_rung(
-    rung: Recipe, encoder: Encoder, reference: Path, data: Mapping[str, Items], options: Options
+    rung: Recipe, encoder: Encoder, reference: Path, shown: Shown, options: Options
 ) -> tuple[StepReport, ...]:
     """Apply the steps of a rung. Raises UsageError where the target cannot compute with what one of them makes."""
     target_of(rung)
-    return apply_steps(rung, encoder, reference, data, options)
+    return apply_steps(rung, encoder, reference, shown, options)
 
 
 def policy_file(recipe: Recipe, file: Path) -> Path:

@@ -18,6 +18,8 @@ from compress.recipe.steps import Step, StepSpec
 __all__ = ["Head", "Recipe", "Step", "StepSpec", "json_schema"]
 
 NO_POLICY = "none"
+TRAINING = "training"
+"""The entry of `data:` that distill steps train on; without one they train on what calibrates."""
 
 
 class Head(Strict):
@@ -33,6 +35,14 @@ class Head(Strict):
     reason: Text | None = Field(None, description="Why there is no policy.", validate_default=True)
     rescue: Rescue | None = Field(None, description="What a candidate whose gates fail may cost to be saved.")
     seed: Seed = Field(0, description="Makes everything random repeatable.")
+
+    @field_validator("data")
+    @classmethod
+    def _only_training_is_fed(cls, data: Mapping[str, DataSource]) -> Mapping[str, DataSource]:
+        fed = [name for name, each in data.items() if each.feeding is not None and name != TRAINING]
+        if fed:
+            raise ValueError(f"{fed[0]} has `feeding`, which goes with `{TRAINING}` only")
+        return data
 
     @field_validator("targets")
     @classmethod

@@ -10,6 +10,7 @@ from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
 
 from compress.recipe.fields import Name, PositiveInt, PositiveNumber, Seed, Strict, Text
 from compress.recipe.scalars import shown
+from compress.recipe.training import Feeding
 
 Revision = Annotated[str, Field(min_length=1, max_length=200)]
 Channels = tuple[float, float, float]
@@ -158,6 +159,7 @@ class DataSource(Strict):
     restore_aspect: tuple[PositiveInt, PositiveInt] | None = Field(
         None, description="Width and height that stretched images of a folder had: [3, 4]."
     )
+    feeding: Feeding | None = Field(None, description="How batches are made, of data.training only.")
 
     @field_validator("revision")
     @classmethod

@@ -88,6 +88,14 @@ class Change(_Part):
     removed: Text = ""
 
 
+class Curve(_Part):
+    """What a step watched while it trained: values by the number of optimizer steps made before."""
+
+    name: Text = ""
+    steps: tuple[int, ...] = ()
+    values: tuple[Number, ...] = ()
+
+
 class Step(_Part):
     """One step of the recipe as it ran; `table` is what a search tried, the names of its columns first."""
 
@@ -95,6 +103,7 @@ class Step(_Part):
     summary: Text = ""
     rows: tuple[Change, ...] = ()
     table: tuple[tuple[Text, ...], ...] = ()
+    curves: tuple[Curve, ...] = ()
 
 
 class Waiver(_Part):

@@ -1,4 +1,4 @@
-"""Every plot of a report: slices, bytes and milliseconds."""
+"""Every plot of a report: slices, bytes, milliseconds, and the curves of what was trained."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from compress.report import drawing, wording
 from compress.report.document import Document, FileSize, Latency, Span
 from compress.report.drawing import INK, OPEN, PASSED, REFERENCE, Plot
 from compress.report.slices import slice_plots
+from compress.report.training import training_plot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,6 +24,7 @@ def plots(report: Document) -> tuple[Plot, ...]:
     made = [plot for metric in _sliced(report) for plot in slice_plots(report, metric)]
     made += [_sizes(sizes)] if sizes else []
     made += [_latency(timed)] if timed else []
+    made += [training_plot(step, at) for at, step in enumerate(report.steps, 1) if step.curves]
     return tuple(made)
 
 

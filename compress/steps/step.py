@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from compress.core.progress import Progress, Silent
-from compress.models.tower import Encoder
+
+if TYPE_CHECKING:
+    from compress.data.training import TrainingSet
+    from compress.models.tower import Encoder
 
 Feeds = Iterator[Mapping[str, NDArray[np.generic]]]
 
@@ -17,6 +22,10 @@ Feeds = Iterator[Mapping[str, NDArray[np.generic]]]
 @dataclass(frozen=True, slots=True)
 class Context:
     """What a step may use besides the towers: preprocessed calibration batches by tower kind, progress, a seed.
+
+    `training` are the data that a distill step trains on; None where the recipe names none. `teacher` is the encoder
+    before any step; only a recipe with a distill step has one. Below `cache` a step may keep what can be made again,
+    below `work` what it has done so far, and goes on from that where `resume` is set.
 
     For steps that search: `loss` of an encoder is what it loses of what the policy protects, on development data, 0
     for the reference and less is better; `latency` gives the reference's and its own seconds of one item, by tower,
@@ -26,6 +35,12 @@ class Context:
     feeds: Callable[[str], Feeds] | None = None
     progress: Progress = field(default_factory=Silent)
     seed: int = 0
+    training: TrainingSet | None = None
+    teacher: Encoder | None = None
+    cache: Path | None = None
+    work: Path | None = None
+    resume: bool = False
+    track: Callable[[int, Mapping[str, float]], None] | None = None
     loss: Callable[[Encoder], float] | None = None
     latency: Callable[[Encoder], Mapping[str, tuple[float, float]]] | None = None
 
@@ -50,6 +65,15 @@ class SiteReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Curve:
+    """What a step watched while it trained: values by the number of optimizer steps made before."""
+
+    name: str
+    steps: tuple[int, ...]
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class StepReport:
     """What a step did. `table` is what a search tried, the names of its columns first."""
 
@@ -57,3 +81,4 @@ class StepReport:
     summary: str
     rows: tuple[SiteReport, ...]
     table: tuple[tuple[str, ...], ...] = ()
+    curves: tuple[Curve, ...] = ()

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import tiny_towers
+import tiny_training
 from onnx import numpy_helper
 from pydantic import ValidationError
 
@@ -14,6 +15,7 @@ from compress.core import names
 from compress.core.errors import UsageError
 from compress.data.session import Encoder
 from compress.models.graph import array, initializers
+from compress.models.tower import copied
 from compress.models.treatment import BlockWeights, Float16, StaticFloat8, StaticInt8
 from compress.recipe.steps import StepSpec
 from compress.steps import method_names, spec_of
@@ -27,6 +29,9 @@ METHODS = method_names()
 QUANTIZERS = [name for name in METHODS if name.startswith("quantize.")]
 HARD = {"compress.steps.prune.heads"}
 PRUNERS = [name for name in METHODS if name.startswith("prune.")]
+DISTILLERS = [name for name in METHODS if name.startswith("distill.")]
+ROUNDED = {"compress.steps.distill.qad"}
+"""Distillers that train what is quantized already."""
 
 
 @pytest.fixture(params=METHODS)
@@ -41,6 +46,11 @@ def quantizer(request):
 
 @pytest.fixture(params=PRUNERS)
 def pruner(request):
+    return names.load("compress.steps", request.param)
+
+
+@pytest.fixture(params=DISTILLERS)
+def distiller(request):
     return names.load("compress.steps", request.param)
 
 
@@ -65,7 +75,15 @@ def example(method):
 
 
 def applied(method, encoder, spec=None, seed=0):
-    return method.apply(encoder, spec or example(method), Context(feeds, seed=seed))
+    """A step as a recipe applies it; what trains starts from towers that were compressed before."""
+    context = Context(feeds, seed=seed)
+    if method.__name__ in map("compress.steps.{}".format, DISTILLERS):
+        context = Context(
+            feeds, seed=seed, training=tiny_training.TinySet(tiny_training.stored(48)), teacher=copied(encoder)
+        )
+        before = "quantize.int8_static" if method.__name__ in ROUNDED else "prune.mlp"
+        applied(names.load("compress.steps", before), encoder)
+    return method.apply(encoder, spec or example(method), context)
 
 
 def feeds(kind):
@@ -190,6 +208,50 @@ def test_the_numbers_of_a_pruner_are_those_of_the_weights(pruner, headed):
 def test_a_share_that_leaves_all_or_nothing(pruner, ratio):
     with pytest.raises(ValidationError):
         pruner.Spec(ratio=ratio)
+
+
+def test_a_distiller_changes_what_it_reports_and_nothing_else(distiller, headed):
+    before = copied(headed)
+    report = applied(distiller, headed)
+    assert report.use == distiller.__name__.removeprefix("compress.steps.")
+    assert report.summary
+    rows = {(row.tower, row.site): row for row in report.rows}
+    assert len(rows) == len(report.rows) > 0
+    assert {tower for tower, _ in rows} == set(headed.towers)
+    for row in rows.values():
+        assert row.role == headed.towers[row.tower].site(row.site).role
+        assert 0 < row.error < 1
+        assert row.bytes_before == row.bytes_after
+    for kind, tower in headed.towers.items():
+        assert [site.name for site in tower.sites] == [site.name for site in before.towers[kind].sites]
+        assert set(tower.treatments) == {name for tower_of, name in rows if tower_of == kind and tower.treatments}
+
+
+def test_a_distiller_brings_the_student_nearer(distiller, headed):
+    reference = copied(headed)
+    compressed = copied(headed)
+    applied(
+        names.load("compress.steps", "quantize.int8_static" if distiller.__name__ in ROUNDED else "prune.mlp"),
+        compressed,
+    )
+    report = applied(distiller, headed)
+    curve = next(each for each in report.curves if each.name == "loss")
+    assert curve.steps[0] == 0
+    assert np.isfinite(curve.values).all()
+    assert np.mean(curve.values[-5:]) < np.mean(curve.values[:5])
+    assert initializers(headed.towers["vision"].graph).keys() <= initializers(reference.towers["vision"].graph).keys()
+
+
+def test_only_the_selected_are_trained(distiller, headed):
+    report = applied(distiller, headed, distiller.Spec(**distiller.EXAMPLE, include=("text:mlp.fc1",)))
+    assert {(row.tower, row.role) for row in report.rows} == {("text", "mlp.fc1")}
+
+
+def test_a_distiller_without_data_or_teacher(distiller, headed):
+    if distiller.__name__ in ROUNDED:
+        applied(names.load("compress.steps", "quantize.int8_static"), headed)
+    with pytest.raises(UsageError, match="needs training data"):
+        distiller.apply(headed, example(distiller), Context(feeds, teacher=copied(headed)))
 
 
 def test_nothing_is_pruned_that_was_quantized(pruner, headed):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, Literal
@@ -18,17 +17,6 @@ METHODS: Final[tuple[Method, ...]] = ("depth", "qk", "heads", "vo", "mlp")
 
 Layers = Mapping[str, frozenset[int]]
 """Layers that may be pruned, by tower."""
-
-
-def copied(encoder: Encoder, kinds: Iterable[str]) -> Encoder:
-    """The encoder with copies of some towers, which may be changed."""
-    towers = {
-        kind: replace(tower, graph=copy.deepcopy(tower.graph), treatments=dict(tower.treatments))
-        if kind in set(kinds)
-        else tower
-        for kind, tower in encoder.towers.items()
-    }
-    return replace(encoder, towers=towers)
 
 
 def turn(

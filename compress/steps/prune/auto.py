@@ -17,7 +17,7 @@ from pydantic import Field, field_validator, model_validator
 from compress.core.errors import UsageError
 from compress.core.progress import Silent
 from compress.models import cost
-from compress.models.tower import Encoder
+from compress.models.tower import Encoder, copied
 from compress.recipe.fields import Strict
 from compress.recipe.steps import StepSpec
 from compress.steps._kept import half, kept
@@ -140,7 +140,7 @@ class _Search:
 
     def trial(self, settings: Sequence[tuple[str, str, float]]) -> tuple[dict[str, float], float]:
         """Settings on a copy: the share of each tower's cost that stays, and the loss."""
-        made = _levers.copied(self.encoder, {kind for kind, *_ in settings})
+        made = copied(self.encoder, {kind for kind, *_ in settings})
         quiet = replace(self.context, progress=Silent())
         _levers.turn(made, settings, self.free, half(quiet, 0) if self.expected else quiet)
         shares = {kind: after / before for kind, (before, after) in self._after(made, quiet).items()}

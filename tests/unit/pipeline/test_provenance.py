@@ -1,12 +1,16 @@
 """What a model was made with: its own data, and those of the pruned model that it was made from."""
 
+import functools
+
 import pytest
 
 from compress.artifact import layout
-from compress.core.progress import Silent
+from compress.data import fingerprint
+from compress.data.album import Album
 from compress.gates.outcomes import Unmeasured
 from compress.models.structure import Model, Structure
 from compress.pipeline import provenance
+from compress.pipeline.options import Options
 from compress.recipe.sources import NamedModel
 
 RECIPE = """
@@ -39,7 +43,8 @@ def made(tmp_path, monkeypatch):
 
 
 def seen_by(folder, *roots):
-    return provenance.seen_by(folder, roots, Silent())
+    seen = provenance.seen_by(folder, Options(data_roots=roots))
+    return seen if isinstance(seen, Unmeasured) else functools.reduce(fingerprint.joined, seen.chunks())
 
 
 def test_what_a_pruned_model_was_shown_counts_for_what_is_made_from_it(made):
@@ -54,10 +59,10 @@ def test_what_a_pruned_model_was_shown_counts_for_what_is_made_from_it(made):
 def test_the_same_when_it_is_made(made):
     parent = made("parent", "./original", "release")
     own = seen_by(made("other", "./original", "calibration"))
-    asked = (), Silent()
-    both = provenance.with_parent(own, NamedModel(source=str(parent)), *asked)
-    assert set(both.exact) == {*own.exact, *seen_by(parent).exact}
-    assert provenance.with_parent(own, NamedModel(source="pocket-clip"), *asked) is own
+    album = Album((own,))
+    both = provenance.with_parent(album, NamedModel(source=str(parent)), Options())
+    assert {mark for part in both.chunks() for mark in part.exact} == {*own.exact, *seen_by(parent).exact}
+    assert provenance.with_parent(album, NamedModel(source="pocket-clip"), Options()) is album
 
 
 def test_nobody_knows_where_the_pruned_model_is_not_here(made):

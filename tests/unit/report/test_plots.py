@@ -57,3 +57,37 @@ def test_labels_are_text_and_never_formulas_or_elements():
     label = "<script>$x_{$</script>\u4e2d"
     data["scores"][0]["slice"] = label
     assert label in texts(draw(data)[0].svg)
+
+
+def trained(**curves):
+    told = [
+        {"name": name.replace("_", " "), "steps": steps, "values": values} for name, (steps, values) in curves.items()
+    ]
+    return {**report_sample.passed(), "steps": [{"use": "distill.features", "summary": "trained", "curves": told}]}
+
+
+def test_what_was_trained_has_its_curves():
+    (plot,) = draw(
+        trained(
+            loss=([0, 1, 2], [0.9, 0.5, 0.4]),
+            held_out_loss=([0, 2], [0.95, None]),
+            learning_rate=([0, 1, 2], [0, 1, 0]),
+        )
+    )[-1:]
+    assert plot.title == "Training: distill.features"
+    assert plot.caption == "What step 1 watched while it trained."
+    written = texts(plot.svg)
+    assert written.count("loss") == 2  # the panel, and the curve in its key
+    assert {"held out loss", "rate", "optimizer steps"} <= set(written)
+
+
+def test_a_long_curve_is_drawn_by_means_and_says_so():
+    steps = list(range(2000))
+    short, long = (draw(trained(loss=(steps[:count], [1.0] * count)))[-1] for count in (200, 2000))
+    assert "each point is a mean of 10 values" in long.caption
+    assert len(long.svg) < 1.2 * len(short.svg)
+
+
+def test_a_curve_without_numbers_is_an_empty_panel():
+    assert "<svg" in draw(trained(loss=([0, 1], [None, None])))[-1].svg
+    assert not [plot for plot in draw(trained()) if plot.title.startswith("Training")]

@@ -1,0 +1,25 @@
+"""What a recipe says of the data that its distill steps train on: `training:` below `data:`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from compress.recipe.fields import PositiveInt, Strict
+
+Use = Literal["images", "captions", "pairs"]
+Augment = Literal["none", "photo", "crop"]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Feeding(Strict):
+    """How training data become batches."""
+
+    use: Use | None = Field(None, description="images, captions or pairs; what the data have if not given.")
+    streaming: bool = Field(False, description="Read in passing, for what does not fit into memory.")
+    rendered: Share = Field(0.25, description="Share of every batch that is rendered text; 0 for none.")
+    augment: Augment = Field("none", description="none, photo (light and wear, no mirror), or crop (and mirrored).")
+    views: PositiveInt = Field(1, description="Augmentations of each sample; epochs take turns with them.")
+    workers: int | None = Field(None, ge=0, le=256, description="Processes that decode; 0: none but this one.")
+    broken: int = Field(16, ge=0, description="Images that cannot be read before the run ends.")

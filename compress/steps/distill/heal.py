@@ -1,0 +1,32 @@
+"""`distill.heal`: a short training towards the teacher after pruning, on the images that the pruner was shown.
+
+The same losses as `distill.features`, for fewer steps; without `data.training` the calibration data are used. Matching
+the blocks of the dense model on few unlabeled images brings most of it back.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from compress.models.tower import Encoder
+from compress.recipe.fields import PositiveNumber
+from compress.steps.distill._options import Training
+from compress.steps.distill.features import Weights
+from compress.steps.step import Context, StepReport
+
+USE = "distill.heal"
+EXAMPLE = {"steps": 30, "batch": 8}
+
+
+class Spec(Training):
+    """Options of `distill.heal`."""
+
+    losses: Weights = Field(Weights(), description="weight of each loss")
+    rate: PositiveNumber = Field(5e-4, description="highest learning rate of AdamW")
+
+
+def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
+    """Train the chosen towers."""
+    from compress.steps.distill._step import distill  # here, because reading a recipe must not load torch
+
+    return distill(USE, encoder, spec, context)
