@@ -151,10 +151,10 @@ def attentions(towers: Mapping[str, Tower]) -> dict[str, Heads]:
     return found
 
 
-def files(encoder: Encoder) -> dict[str, bytes]:
+def files(encoder: Encoder, weights: bool = True) -> dict[str, bytes]:
     """What an artifact of a pruned Hugging Face model holds besides: structure, config, and float weights.
 
-    Weights are left out where they are quantized. Empty for models that are not pruned.
+    Weights are left out where they are quantized, or not asked for. Empty for models that are not pruned.
     """
     origin = encoder.origin
     if origin is None:
@@ -177,7 +177,7 @@ def files(encoder: Encoder) -> dict[str, bytes]:
         layout.STRUCTURE: origin.structure.model_copy(update=told).to_bytes(),
         "config.json": _config(encoder.files["config.json"], encoder.towers),
     }
-    if not any(tower.treatments for tower in encoder.towers.values()):
+    if weights and not any(tower.treatments for tower in encoder.towers.values()):
         made["model.safetensors"] = _weights(encoder, origin)
     return made
 
@@ -208,9 +208,15 @@ def _config(content: bytes, towers: Mapping[str, Tower]) -> bytes:
 
 
 def _weights(encoder: Encoder, origin: Origin) -> bytes:
-    """The model's weights as safetensors, with those of the graphs in place of what they were."""
+    """The model's weights as safetensors."""
     from safetensors.numpy import save
 
+    content: bytes = save(weights_of(encoder, origin), {"format": "pt"})
+    return content
+
+
+def weights_of(encoder: Encoder, origin: Origin) -> dict[str, NDArray[np.float32]]:
+    """The model's weights by name, with those of the graphs' products in place of what they were."""
     weights = dict(origin.weights())
     for tower in encoder.towers.values():
         for site in tower.sites:
@@ -220,6 +226,4 @@ def _weights(encoder: Encoder, origin: Origin) -> bytes:
                 if bias_of(tower, site) is not None:
                     weights[f"{site.name}.bias"] = bias
     lost = tuple(f"{path}." for path in removed(origin.loaded, modules(encoder.towers)))
-    weights = {name: weight for name, weight in weights.items() if not name.startswith(lost)}
-    content: bytes = save({name: weights[name] for name in sorted(weights)}, {"format": "pt"})
-    return content
+    return {name: weights[name] for name in sorted(weights) if not name.startswith(lost)}

@@ -90,4 +90,34 @@ class StaticFloat8:
     input_scale: float
 
 
-Treatment = BlockWeights | StaticInt8 | Float16 | StaticFloat8
+@dataclass(frozen=True, slots=True)
+class BnbWeights:
+    """A weight as bitsandbytes stores it, for its own kernels in torch.
+
+    At 4 bits (nf4 of 2305.14314, fp4) `codes` (size / 2, 1) uint8 hold two indices into `table` (16,) each, the first
+    in the high bits, and `scales` (blocks,) float32 the largest magnitude of each `block` weights in a row-major row of
+    all of them. At 8 bits (LLM.int8, 2208.07339) `codes` (out, in) int8 and `scales` (out,) float32 hold the largest
+    magnitude of each row; `table` is empty and `block` 0. Inputs are rounded as well there, each row by itself.
+    """
+
+    weights: Literal["nf4", "fp4", "int8"]
+    codes: NDArray[np.uint8] | NDArray[np.int8]
+    scales: NDArray[np.float32]
+    table: NDArray[np.float32]
+    block: int
+    rows: int
+    columns: int
+
+    def dequantized(self) -> NDArray[np.float32]:
+        """The weight that it stands for, (out, in)."""
+        if self.weights == "int8":
+            made: NDArray[np.float32] = self.codes * (self.scales[:, None] / np.float32(127))
+            return made
+        packed = self.codes.reshape(-1)
+        count = self.rows * self.columns
+        places = np.stack([packed >> 4, packed & 15], 1).reshape(-1)[:count]
+        values: NDArray[np.float32] = self.table[places] * np.repeat(self.scales, self.block)[:count]
+        return values.reshape(self.rows, self.columns)
+
+
+Treatment = BlockWeights | StaticInt8 | Float16 | StaticFloat8 | BnbWeights

@@ -20,7 +20,7 @@ from compress.gates.policy import load_policy
 from compress.models import cost
 from compress.models.graph import parameter_count
 from compress.models.tower import Encoder, Site, Tower
-from compress.models.treatment import BlockWeights, Float16, StaticFloat8, StaticInt8
+from compress.models.treatment import BlockWeights, BnbWeights, Float16, StaticFloat8, StaticInt8
 from compress.pipeline import demand, ladder, model, provenance, rescue, sensitivity
 from compress.pipeline.calibration import BATCH, Calibration
 from compress.pipeline.demand import GateDemand, TaskDemand
@@ -241,6 +241,11 @@ def _planned(row: SiteReport, site: Site | None, tower: Tower) -> Planned:
             words = f"{in_words(held)}{zeros}"
             padding = -held.columns % held.block
             return Planned(row.tower, row.site, row.role, shape, words, held.bits, held.block, padding)
+        case BnbWeights() as held:
+            words = (
+                f"{held.weights}, a scale per output" if not held.block else f"{held.weights} in blocks of {held.block}"
+            )
+            return Planned(row.tower, row.site, row.role, shape, words, 4 if held.block else 8, held.block or None)
         case StaticInt8():
             return Planned(row.tower, row.site, row.role, shape, "int8 static, a scale per output", 8)
         case StaticFloat8():
@@ -268,7 +273,7 @@ def _export(target: Target, encoder: Encoder, folder: Path) -> Iterator[Refusal]
 
 
 def _sizes(counted: dict[str, tuple[int, int]], encoder: Encoder, reference: Path, candidate: Path) -> Iterator[Size]:
-    before, after = model_bytes(reference), model_bytes(candidate) if (candidate / "onnx").is_dir() else {}
+    before, after = model_bytes(reference), model_bytes(candidate) if candidate.is_dir() else {}
     for kind, (parameters, work) in counted.items():
         tower = encoder.towers[kind]
         made = [size for file, size in after.items() if Path(file).name.startswith(f"{kind}_")]

@@ -94,7 +94,8 @@ def target_of(recipe: Recipe) -> Target:
     for at, step in enumerate(recipe.steps):
         known = getattr(names.load("compress.steps", step.use), "TARGETS", (target,))
         if target not in known:
-            hint = f"use target {' or '.join(known)}, or another method"
+            instead = getattr(names.load("compress.steps", step.use), "INSTEAD", "another method")
+            hint = f"use target {' or '.join(known)}, or {instead}"
             raise UsageError(f"{target} cannot compute with what {step.use} makes", f"steps[{at}].use", hint)
     return targets.load(target)
 

@@ -14,7 +14,7 @@ from onnx import helper, numpy_helper
 from compress.core.errors import UsageError
 from compress.models.graph import array, drop_unused, initializers
 from compress.models.tower import Site, Tower
-from compress.models.treatment import BlockWeights, Float16, StaticFloat8, StaticInt8, Treatment
+from compress.models.treatment import BlockWeights, BnbWeights, Float16, StaticFloat8, StaticInt8, Treatment
 from compress.targets.graph.correction import UNCORRECTED, merge_corrections
 
 CONTRIB = "com.microsoft"
@@ -253,6 +253,8 @@ def grid(model: onnx.ModelProto, node: onnx.NodeProto, site: Site) -> tuple[int,
 def refusal(site: Site, treatment: Treatment) -> UsageError:
     """What to say of a treatment that a target has no operator for."""
     named = type(treatment).__name__
+    if isinstance(treatment, BnbWeights):
+        return UsageError(f"{named} are no operators of ONNX", site.name, "use target torch, or quantize.gptq")
     if isinstance(treatment, StaticFloat8):
         return UsageError(f"{named} runs on no such target", site.name, "use target tensorrt, or quantize.int8_static")
     return UsageError(f"{named} cannot be applied to {site.op}", site.name, "leave it out of this step")

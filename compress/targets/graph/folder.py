@@ -37,9 +37,14 @@ def write(encoder: Encoder, folder: Path, emit: Emit, opened: Opened) -> dict[st
     for name, data in {**encoder.files, **structure.files(encoder)}.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
+    write_runtime(encoder, folder, files, opened)
+    return files
+
+
+def write_runtime(encoder: Encoder, folder: Path, files: Mapping[str, Path], opened: Opened) -> None:
+    """Write how the files of the towers are opened and fed."""
     placed = {kind: path.relative_to(folder).as_posix() for kind, path in files.items()}
     runtime.write(folder, _runtime(encoder, placed, opened))
-    return files
 
 
 def files_of(encoder: Encoder, folder: Path) -> dict[str, Path]:
