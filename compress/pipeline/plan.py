@@ -1,4 +1,4 @@
-"""What a recipe would do, told by doing it on sixteen scenes in a temporary folder and measuring nothing.
+"""What a recipe would do, told by doing it on sixteen scenes in a temporary folder; only times are measured, briefly.
 
 Sizes, shapes and refusals do not depend on the data that calibrate a step, so the plan needs none of the recipe's own.
 """
@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ from compress.models import cost
 from compress.models.graph import parameter_count
 from compress.models.tower import Encoder, Site, Tower
 from compress.models.treatment import BlockWeights, Float16, StaticFloat8, StaticInt8
-from compress.pipeline import demand, model, provenance
+from compress.pipeline import demand, forecast, model, provenance
 from compress.pipeline.calibration import BATCH, Calibration
 from compress.pipeline.demand import GateDemand, TaskDemand
+from compress.pipeline.forecast import Forecast, Left
 from compress.pipeline.measurement import model_bytes
 from compress.pipeline.options import Options
 from compress.pipeline.run import policy_file, target_of
@@ -102,6 +103,7 @@ class Plan:
     tasks: tuple[TaskDemand, ...]
     gates: tuple[GateDemand, ...]
     refused: tuple[Refusal, ...]
+    forecasts: tuple[Forecast, ...] = ()
 
     @property
     def ratio(self) -> float | None:
@@ -129,6 +131,7 @@ def plan(recipe: Recipe, file: Path, options: Options) -> Plan:
         steps = tuple(_rehearse(recipe, encoder, reference, options, refused))
         refused += _export(target, encoder, candidate)
         sizes = tuple(_sizes(counted, encoder, reference, candidate))
+        around = _forecasts(recipe, encoder, sizes, (reference, Path(scratch) / "pruned"), options)
     spec = recipe.data.get("calibration")
     if spec is None and (asking := [step.use for step in steps if step.calibrates]):
         what, hint = f"{asking[0]} needs calibration data", "add data: {calibration: {source: scenes, samples: 256}}"
@@ -146,6 +149,7 @@ def plan(recipe: Recipe, file: Path, options: Options) -> Plan:
         tasks=tasks,
         gates=demand.gates_of(policy, tasks) if policy else (),
         refused=tuple(refused),
+        forecasts=around,
     )
 
 
@@ -224,6 +228,23 @@ def _sizes(counted: dict[str, tuple[int, int]], encoder: Encoder, reference: Pat
         yield Size(
             kind, parameters, floats, sum(made) if made else None, left, cost.work(tower) / work if work else 1.0
         )
+
+
+def _forecasts(
+    recipe: Recipe, encoder: Encoder, sizes: Sequence[Size], folders: tuple[Path, Path], options: Options
+) -> tuple[Forecast, ...]:
+    """What is left around the recipe's ratios; float towers are timed: what else the recipe does has no part in it."""
+    if all(size.parameters == size.parameters_after for size in sizes):
+        return ()
+    reference, floats = folders
+    bare = replace(encoder, towers={kind: replace(tower, treatments={}) for kind, tower in encoder.towers.items()})
+    floats.mkdir()
+    model.export_float(bare, floats)
+    timed = forecast.times(reference, floats, options.progress)
+    left = {
+        each.tower: Left(each.parameters_after / each.parameters, each.work, timed.get(each.tower)) for each in sizes
+    }
+    return forecast.forecasts(recipe.steps, left)
 
 
 def _refusal(error: UsageError, where: str = "") -> Refusal:
