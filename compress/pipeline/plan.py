@@ -1,4 +1,4 @@
-"""What a recipe would do, told by doing it on sixteen scenes in a temporary folder and measuring nothing.
+"""What a recipe would do, told by doing it on sixteen scenes in a temporary folder; only times are measured, briefly.
 
 Sizes, shapes and refusals do not depend on the data that calibrate a step, so the plan needs none of the recipe's own.
 """
@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,13 @@ from compress.models import cost
 from compress.models.graph import parameter_count
 from compress.models.tower import Encoder, Site, Tower
 from compress.models.treatment import BlockWeights, BnbWeights, Float16, StaticFloat8, StaticInt8
-from compress.pipeline import demand, ladder, model, provenance, rescue, sensitivity
+from compress.pipeline import demand, ladder, model, prediction, provenance, rescue, sensitivity
 from compress.pipeline.calibration import BATCH, Calibration
 from compress.pipeline.demand import GateDemand, TaskDemand
 from compress.pipeline.ladder import Start
 from compress.pipeline.measurement import model_bytes
 from compress.pipeline.options import Options
+from compress.pipeline.prediction import Left, Prediction
 from compress.pipeline.run import policy_file, target_of
 from compress.pipeline.search import SEARCHES
 from compress.pipeline.sensitivity import Sensitivity
@@ -117,6 +118,7 @@ class Plan:
     refused: tuple[Refusal, ...]
     rungs: tuple[RungPlan, ...] = ()
     sensitivity: Sensitivity | None = None
+    predictions: tuple[Prediction, ...] = ()
 
     @property
     def ratio(self) -> float | None:
@@ -150,6 +152,7 @@ def plan(recipe: Recipe, file: Path, options: Options, sensitive: bool = False) 
         found = _sensitivity(recipe, encoder, shown, reference, options) if sensitive else None
         refused += _export(target, encoder, candidate)
         sizes = tuple(_sizes(counted, encoder, reference, candidate))
+        around = _predictions(recipe, encoder, sizes, (reference, Path(scratch) / "pruned"), options)
     spec = recipe.data.get("calibration")
     if spec is None and (asking := [step.use for step in steps if step.calibrates]):
         what, hint = f"{asking[0]} needs calibration data", "add data: {calibration: {source: scenes, samples: 256}}"
@@ -169,6 +172,7 @@ def plan(recipe: Recipe, file: Path, options: Options, sensitive: bool = False) 
         refused=tuple(refused),
         rungs=_rungs(recipe, encoder, steps, found),
         sensitivity=found,
+        predictions=around,
     )
 
 
@@ -282,6 +286,23 @@ def _sizes(counted: dict[str, tuple[int, int]], encoder: Encoder, reference: Pat
         yield Size(
             kind, parameters, floats, sum(made) if made else None, left, cost.work(tower) / work if work else 1.0
         )
+
+
+def _predictions(
+    recipe: Recipe, encoder: Encoder, sizes: Sequence[Size], folders: tuple[Path, Path], options: Options
+) -> tuple[Prediction, ...]:
+    """What is left around the recipe's ratios; float towers are timed: what else the recipe does has no part in it."""
+    if all(size.parameters == size.parameters_after for size in sizes):
+        return ()
+    reference, floats = folders
+    bare = replace(encoder, towers={kind: replace(tower, treatments={}) for kind, tower in encoder.towers.items()})
+    floats.mkdir()
+    model.export_float(bare, floats)
+    timed = prediction.times(reference, floats, options.progress)
+    left = {
+        each.tower: Left(each.parameters_after / each.parameters, each.work, timed.get(each.tower)) for each in sizes
+    }
+    return prediction.predictions(recipe.steps, left)
 
 
 def _refusal(error: UsageError, where: str = "") -> Refusal:

@@ -43,14 +43,14 @@ def kept(encoder: Encoder, kinds: tuple[str, ...], context: Context) -> Iterator
 def half(context: Context, which: int) -> Context:
     """The context with every second sample of each batch; 1 gives those that no ridge is fitted to.
 
-    All samples where batches hold one each, because then there are no others.
+    All samples where batches hold fewer than four, because then there are no two others.
     """
     whole = context.feeds
     assert whole is not None
 
     def feeds(kind: str) -> Feeds:
         for batch in whole(kind):
-            several = all(len(values) > 1 for values in batch.values())
+            several = all(len(values) > 3 for values in batch.values())
             yield {name: values[which::2] if several else values for name, values in batch.items()}
 
     return replace(context, feeds=feeds)

@@ -28,8 +28,9 @@ SHOWN = 12
 def command(ctx: click.Context, /, verbose: bool, sensitive: bool, **given: Any) -> None:
     """Show what a recipe would do: modules, bits, padding, sizes, memory, refusals, and the items its gates need.
 
-    The model is loaded and the steps are tried on a few rendered scenes; nothing is measured and nothing is kept.
-    With --sensitivity they are tried on the recipe's own calibration data, and then each layer by itself.
+    The model is loaded and the steps are tried on a few rendered scenes; nothing is kept. Of pruned towers the
+    latency is measured briefly, and predicted for more and for less. With --sensitivity the steps are tried on the
+    recipe's own calibration data, and then each layer by itself.
     Ends 2 if something in the recipe cannot be done.
     """
     recipe, file = read_recipe(given)
@@ -60,6 +61,11 @@ def _parts(made: Plan, verbose: bool) -> Iterator[RenderableType]:
     yield Text("\nFiles", style="bold")
     yield _sizes(made)
     yield Text(_facts(made))
+    if made.predictions:
+        yield Text("\nAround the ratios of the prune steps, predicted", style="bold")
+        yield _around(made)
+        told = "Shares of the float towers; scaled from this recipe's own, whose latency was measured briefly."
+        yield Text(told, style="dim")
     if made.policy:
         yield Text(f"\nPolicy {made.policy}", style="bold")
         yield _tasks(made)
@@ -115,6 +121,22 @@ def _sizes(made: Plan) -> Table:
         ratio = wording.number(wording.ratio(after, before))
         count = f"{parameters:,}" + (f" to {left[tower]:,}" if tower in left else "")
         table.add_row(tower, count, wording.size(before), shown, ratio)
+    return table
+
+
+def _around(made: Plan) -> Table:
+    """One row for each set of ratios: what is left of every tower."""
+    from compress.report import wording
+    from compress.report.inspection import plain_table
+
+    towers = list(made.predictions[0].towers)
+    table = plain_table("Ratios", *(f"{kind} {what}" for kind in towers for what in ("weights", "FLOPs", "latency")))
+    for each in made.predictions:
+        cells = []
+        for left in each.towers.values():
+            cells += [f"{left.parameters:.2f}", f"{left.work:.2f}"]
+            cells.append(wording.NOTHING if left.latency is None else f"{left.latency:.2f}")
+        table.add_row(", ".join(f"{ratio:g}" for ratio in each.ratios), *cells)
     return table
 
 

@@ -63,7 +63,7 @@ def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
     }
     with kept(encoder, tuple(chosen), context) as prepared:
         for kind, numbers in chosen.items():
-            rows += _shortened(encoder.towers[kind], numbers, spec, _Trials.of(encoder, kind, spec, prepared))
+            rows += _shortened(encoder, kind, numbers, spec, prepared)
     if not rows:
         raise UsageError("no block goes: the count that stays is that of all", "ratio", "use more, or say `blocks`")
     return StepReport(USE, summary(rows), tuple(rows))
@@ -120,21 +120,23 @@ def _now(tower: Tower, unit: Unit) -> Unit:
     return replace(unit, ends=tuple(tower.site(site.name) for site in unit.ends))
 
 
-def _shortened(tower: Tower, numbers: set[int | None], spec: Spec, trials: _Trials) -> list[SiteReport]:
+def _shortened(encoder: Encoder, kind: str, numbers: set[int | None], spec: Spec, context: Context) -> list[SiteReport]:
+    tower = encoder.towers[kind]
     every = units(tower, spec.unit == "branch")
     free = [unit for unit in every if unit.layer in numbers]
-    count = _count(len(every), len(free), spec, tower.kind)
+    count = _count(len(every), len(free), spec, kind)
+    if not count:
+        return []
+    trials = _Trials.of(encoder, kind, spec, context)
     gone: list[Unit] = []
     losses: dict[str, float] = {}
-    for _ in trials.context.progress.track(range(count), f"shorten {tower.kind}", count):
+    for _ in context.progress.track(range(count), f"shorten {kind}", count):
         tried = [unit for unit in free if unit not in gone][: TRIES if gone else None]
         found = {unit.name: trials.cut(_ordered(every, [*gone, unit])).loss for unit in tried}
         if not gone:  # those that cost least on their own are tried first from here on
             free = sorted(free, key=lambda unit: found[unit.name])
         gone.append(min(tried, key=lambda unit: found[unit.name]))
         losses[gone[-1].name] = found[gone[-1].name]
-    if not gone:
-        return []
     cut = trials.cut(_ordered(every, gone), final=True)
     rows = [_gone(tower, unit, site, losses[unit.name]) for unit in _ordered(every, gone) for site in unit.sites]
     rows += [_refitted(tower, cut.tower, site, found) for site, found in cut.fits]
