@@ -295,7 +295,8 @@ folder = Path({folder!r})
 teacher = tiny_towers.encoder(folder)
 weights = features.Weights(affinity=0.5, contrastive=0.1, hidden=0.0)
 told = spec(steps={steps}, checkpoint_minutes={minutes}, losses=weights)
-report = features.apply(damaged(teacher), told, context(teacher, folder / "cache", work=folder / "work", resume={resume}))
+given = context(teacher, folder / "cache", work=folder / "work", resume={resume})
+report = features.apply(damaged(teacher), told, given)
 from accelerate import PartialState
 if PartialState().is_main_process:
     (folder / {out!r}).write_text(json.dumps(losses(report).tolist()))
