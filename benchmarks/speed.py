@@ -1,11 +1,12 @@
 """Speed and size of compressed towers beside the float reference and beside ONNX Runtime's own dynamic quantization.
 
-    python benchmarks/speed.py                 # ViT-B/32 shapes and pocket-clip; rewrites docs/benchmarks.md
-    python benchmarks/speed.py --tiny          # a few seconds, prints only
+    python benchmarks/speed.py                    # all shapes and pocket-clip; rewrites docs/benchmarks.md
+    python benchmarks/speed.py --only ViT-B/32    # the others keep the tables of their last run
+    python benchmarks/speed.py --tiny             # a few seconds, prints only
 
 All variants of a model are timed in turn, in one process, on the same inputs, so that a busy machine slows all of
 them; what is reported is the ratio to the float reference, pair by pair. Weights are random where a model is only a
-shape: they make no difference to speed. Nothing is downloaded.
+shape: they make no difference to speed. Nothing is downloaded. `beside_openvino.py` times OpenVINO's int8.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.bench.latency import Plan, in_turn, spread
+from compress.data import runtime
 from compress.models.loading import load as load_named
 from compress.models.tower import Encoder
 from compress.pipeline.evidence import environment
@@ -41,7 +44,7 @@ BEGIN, END = "<!-- speed: begin, written by benchmarks/speed.py -->", "<!-- spee
 HEAD = (
     "# Benchmarks\n\nSpeed belongs to a machine: run `make bench` on yours. These tables name the one they come from.\n"
 )
-VARIANTS = ("int8_static", "int4_rtn", "quantize_dynamic")
+VARIANTS = ("int8_static", "int4_rtn", "quantize_dynamic", "quantize_static")
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,39 @@ class Measured:
         return f"{score.value:.2f}" if score.low is None else f"{score.value:.2f} ({score.low:.2f} to {score.high:.2f})"
 
 
-def vit_b_32(tiny: bool) -> Encoder:
-    """A CLIP of ViT-B/32 shape (what `CLIPConfig` describes by default) with random weights, as float towers."""
+@dataclass(frozen=True)
+class Shape:
+    """A CLIP's vision and text towers: width, MLP width, blocks and heads of each, and the patches of an image."""
+
+    vision: tuple[int, int, int, int]
+    text: tuple[int, int, int, int]
+    patch: int
+    projection: int
+    rounds: tuple[int, int]
+
+    def config(self) -> dict[str, Any]:
+        """What CLIPConfig takes."""
+        told = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+        vision = {**dict(zip(told, self.vision, strict=True)), "patch_size": self.patch}
+        return {
+            "vision_config": {**vision, "projection_dim": self.projection},
+            "text_config": {**dict(zip(told, self.text, strict=True)), "projection_dim": self.projection},
+            "projection_dim": self.projection,
+        }
+
+
+POCKET = "pocket-clip"
+TEXT = (512, 2048, 12, 8)
+SHAPES: Mapping[str, Shape] = {
+    "ViT-B/32": Shape((768, 3072, 12, 12), TEXT, 32, 512, (7, 3)),
+    "ViT-B/16": Shape((768, 3072, 12, 12), TEXT, 16, 512, (5, 1)),
+    "ViT-L/14": Shape((1024, 4096, 24, 16), (768, 3072, 12, 12), 14, 768, (3, 1)),
+}
+"""Shapes of OpenAI's CLIP models (arXiv:2103.00020), and how often each is timed: rounds, and calls in a round."""
+
+
+def shaped(shape: Shape, tiny: bool) -> Encoder:
+    """A CLIP of a shape with random weights, as float towers."""
     import torch
     from transformers import CLIPConfig, CLIPModel
 
@@ -68,7 +102,7 @@ def vit_b_32(tiny: bool) -> Encoder:
     from compress.models.torch_export import export_towers
 
     torch.manual_seed(0)
-    config = CLIPConfig()
+    config = CLIPConfig(**shape.config())
     if tiny:
         small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
         ids = {"vocab_size": 300, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 3}
@@ -99,6 +133,7 @@ def variants(encoder: Encoder, folder: Path) -> dict[str, Path]:
         method.apply(treated, method.Spec(**options), Context(lambda kind: noise(encoder, kind)))
         onnxruntime_cpu.export(treated, made[name])
     dynamic(made["float"], made["quantize_dynamic"])
+    static(made["float"], made["quantize_static"], encoder)
     return made
 
 
@@ -109,25 +144,50 @@ def fresh(encoder: Encoder) -> Encoder:
 
 def noise(encoder: Encoder, kind: str) -> Iterator[dict[str, NDArray[np.generic]]]:
     """One batch of inputs of the right shape: what the scales are does not matter here."""
+    yield from batches(encoder, kind, 2)
+
+
+def batches(encoder: Encoder, kind: str, size: int, tokens: int = 12) -> list[dict[str, NDArray[np.generic]]]:
+    """One batch of random inputs of a tower."""
     rng = np.random.default_rng(0)
     tower = encoder.towers[kind]
     if kind == "vision":
         (value,) = tower.graph.graph.input
         channels, height, width = (each.dim_value for each in value.type.tensor_type.shape.dim[1:])
-        yield {tower.inputs[0]: rng.normal(size=(2, channels, height, width)).astype(np.float32)}
-    else:
-        ids = rng.integers(4, 100, (2, 12))
-        yield dict(zip(tower.inputs, (ids, np.ones_like(ids)), strict=True))
+        return [{tower.inputs[0]: rng.normal(size=(size, channels, height, width)).astype(np.float32)}]
+    ids = rng.integers(4, 100, (size, tokens))
+    return [dict(zip(tower.inputs, (ids, np.ones_like(ids)), strict=True))]
 
 
 def dynamic(source: Path, target: Path) -> None:
     """The float folder with every tower put through ONNX Runtime's `quantize_dynamic`, its defaults unchanged."""
     from onnxruntime.quantization import quantize_dynamic
 
-    logging.getLogger().setLevel(logging.ERROR)  # it recommends its own preprocessing, which changes no product
     shutil.copytree(source, target, dirs_exist_ok=True)
     for path in (target / "onnx").glob("*.onnx"):
         quantize_dynamic(source / "onnx" / path.name, path)
+
+
+def static(source: Path, target: Path, encoder: Encoder) -> None:
+    """The float folder with every tower put through ONNX Runtime's `quantize_static`, its defaults unchanged."""
+    from onnxruntime.quantization import CalibrationDataReader, quantize_static
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self, feeds: Iterator[Mapping[str, Any]]) -> None:
+            self.feeds = feeds
+
+        def get_next(self) -> Mapping[str, Any] | None:
+            return next(self.feeds, None)
+
+    shutil.copytree(source, target, dirs_exist_ok=True)
+    for kind, path in towers_of(source).items():
+        quantize_static(path, target / "onnx" / path.name, Reader(iter(batches(encoder, kind, 2))))
+
+
+def towers_of(folder: Path) -> dict[str, Path]:
+    """The ONNX files of a folder by tower."""
+    held = runtime.read(folder).towers
+    return {kind: folder / each.file for kind in ("vision", "text") if (each := getattr(held, kind)) is not None}
 
 
 def measure(folders: Mapping[str, Path], plan: Plan) -> list[Measured]:
@@ -160,22 +220,28 @@ def _line(cells: Sequence[object]) -> str:
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def described(plan: Plan) -> str:
+def described(batches: Sequence[int], threads: int) -> str:
     """The machine, the versions and the command, so that the numbers can be placed and made again."""
     told: dict[str, Any] = environment()
     packages = ", ".join(f"{name} {told['packages'][name]}" for name in ("compress", "onnxruntime", "torch", "numpy"))
-    threads = plan.threads or len(os.sched_getaffinity(0))
-    batches = " ".join(map(str, plan.batches))
-    asked = f"--batches {batches} --pairs {plan.pairs} --repeats {plan.repeats} --threads {plan.threads}"
+    asked = f"--batches {' '.join(map(str, batches))} --threads {threads}"
     return (
-        f"`python benchmarks/speed.py {asked}` on {told['cpu']}, {threads} threads of {os.cpu_count()} cores, "
-        f"{told['platform']}, Python {told['python']}, {packages}.\n\n"
-        f"Times are of the session alone, medians of {plan.pairs} rounds of {plan.repeats} calls; ratios are paired by "
-        "round, with the lowest and the highest. Below 1 is faster than float. ViT-B/32 has random weights and its "
-        "text tower always takes 77 tokens; pocket-clip takes texts as they are. int8_static takes the patch embedding "
-        "with the products; it and int4_rtn leave embedding tables in float, as their defaults do; quantize_dynamic "
-        "rounds them as well."
+        f"`python benchmarks/speed.py {asked}` on {told['cpu']}, {threads or len(os.sched_getaffinity(0))} threads of "
+        f"{os.cpu_count()} cores, {told['platform']}, Python {told['python']}, {packages}.\n\n"
+        "Times are of the session alone, medians of rounds; ratios are paired by round, with the lowest and the "
+        "highest. Below 1 is faster than float. ViT shapes have random weights and their text tower always takes 77 "
+        "tokens; pocket-clip takes texts as they are. int8_static takes the patch embedding with the products; it and "
+        "int4_rtn leave embedding tables in float, as their defaults do; quantize_dynamic rounds them as well."
     )
+
+
+def kept(document: Path) -> dict[str, str]:
+    """The tables that a document holds by model."""
+    text = document.read_text("utf-8") if document.is_file() else ""
+    if BEGIN not in text:
+        return {}
+    parts = text.split(BEGIN)[1].split(END)[0].split("\n### ")[1:]
+    return {part.splitlines()[0]: f"### {part.strip()}" for part in parts}
 
 
 def write(document: Path, text: str) -> None:
@@ -191,9 +257,8 @@ def write(document: Path, text: str) -> None:
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8], help="batch sizes")
-    parser.add_argument("--pairs", type=int, default=7, help="rounds of each row")
-    parser.add_argument("--repeats", type=int, default=3, help="calls in a round; their median counts")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32], help="batch sizes")
+    parser.add_argument("--only", choices=(*SHAPES, POCKET), action="append", help="time this model")
     parser.add_argument("--threads", type=int, default=0, help="threads of the runtime; 0: as many as there are cores")
     parser.add_argument("--tiny", action="store_true", help="tiny shapes, to see whether it runs; prints only")
     parser.add_argument("--output", type=Path, help=f"document to write; default {DOCUMENT.name}, nothing with --tiny")
@@ -203,20 +268,25 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print, write."""
     given = arguments(argv)
-    plan = Plan(tuple(given.batches), given.pairs, given.repeats, warm_up=2, threads=given.threads)
-    models: dict[str, Callable[[], Encoder]] = {
-        "ViT-B/32" + (" (tiny)" if given.tiny else ""): lambda: vit_b_32(given.tiny),
-        "pocket-clip": lambda: load_named(NamedModel(source="pocket-clip")),
+    logging.getLogger().setLevel(logging.ERROR)
+    models: dict[str, tuple[Callable[[], Encoder], tuple[int, int]]] = {
+        name: (partial(shaped, shape, given.tiny), (1, 1) if given.tiny else shape.rounds)
+        for name, shape in SHAPES.items()
     }
-    parts = [described(plan)]
-    with tempfile.TemporaryDirectory() as scratch:
-        for at, (name, make) in enumerate(models.items()):
-            folders = variants(make(), Path(scratch) / str(at))
-            parts.append(tables(name, folders, measure(folders, plan)))
-            print(parts[-1], flush=True)
+    models[POCKET] = lambda: load_named(NamedModel(source=POCKET)), (1, 1) if given.tiny else (7, 3)
     document = given.output or (None if given.tiny else DOCUMENT)
-    if document is not None:
-        write(document, "\n\n".join(parts))
+    made = kept(document) if document is not None else {}
+    for name in given.only or models:
+        make, (pairs, repeats) = models[name]
+        plan = Plan(tuple(given.batches), pairs, repeats, warm_up=1, threads=given.threads)
+        with tempfile.TemporaryDirectory() as scratch:
+            folders = variants(make(), Path(scratch))
+            heading = f"{name}\n\nMedians of {pairs} rounds of {repeats}."
+            made[name] = tables(heading, folders, measure(folders, plan))
+        print(made[name], flush=True)
+        if document is not None:
+            told = [made[each] for each in models if each in made]
+            write(document, "\n\n".join([described(given.batches, given.threads), *told]))
 
 
 if __name__ == "__main__":

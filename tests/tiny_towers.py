@@ -13,18 +13,21 @@ class Drawing:
     """Nodes and weights of a graph under construction."""
 
     def __init__(self, seed=0):
-        self.nodes, self.weights = [], {}
+        self.nodes, self.weights, self.before = [], {}, ""
         self.rng = np.random.default_rng(seed)
 
     def weight(self, name, *shape):
+        name = self.before + name
         self.weights[name] = (self.rng.normal(size=shape) / np.sqrt(shape[0])).astype(np.float32)
         return name
 
     def const(self, name, values, dtype=np.int64):
+        name = self.before + name
         self.weights[name] = np.array(values, dtype)
         return name
 
     def node(self, op, inputs, output, **options):
+        output = self.before + output
         self.nodes.append(helper.make_node(op, inputs, [output], name=f"/{output}", **options))
         return output
 
@@ -53,8 +56,11 @@ def _block(draw, value, heads):
     turned = [0, 2, 1]
     if heads > 1:
         shape, turned = draw.const("head_shape", [0, 0, heads, WIDTH // heads]), [0, 1, 3, 2]
-        cut = (draw.node("Reshape", [each, shape], f"{each}_cut") for each in (q, k, v))
-        q, k, v = (draw.node("Transpose", [each], f"{each}_heads", perm=[0, 2, 1, 3]) for each in cut)
+        cut = [draw.node("Reshape", [each, shape], f"{name}_cut") for name, each in zip("qkv", (q, k, v), strict=True)]
+        q, k, v = (
+            draw.node("Transpose", [each], f"{name}_cut_heads", perm=[0, 2, 1, 3])
+            for name, each in zip("qkv", cut, strict=True)
+        )
     turned = draw.node("Transpose", [k], "k_turned", perm=turned)
     scores = draw.node("MatMul", [q, turned], "scores")
     mixed = draw.node("MatMul", [draw.node("Softmax", [scores], "attention", axis=-1), v], "mixed")
@@ -63,7 +69,15 @@ def _block(draw, value, heads):
         mixed = draw.node("Reshape", [joined, draw.const("joined_shape", [0, 0, WIDTH])], "mixed_joined")
     value = draw.node("Add", [value, draw.linear(mixed, "out", WIDTH, WIDTH)], "after_attention")
     inner = draw.node("Gelu", [draw.linear(draw.norm(value, "norm2"), "fc1", WIDTH, INNER)], "inner")
-    value = draw.node("Add", [value, draw.linear(inner, "fc2", INNER, WIDTH)], "after_mlp")
+    return draw.node("Add", [value, draw.linear(inner, "fc2", INNER, WIDTH)], "after_mlp")
+
+
+def _projected(draw, value, heads, blocks):
+    """Blocks, all but the first with their number before every name, and what comes behind them."""
+    for at in range(blocks):
+        draw.before = f"b{at}." if at else ""
+        value = _block(draw, value, heads)
+    draw.before = ""
     pooled = draw.node("ReduceMean", [value, draw.const("tokens", [1])], "pooled", keepdims=0)
     return draw.node("MatMul", [pooled, draw.weight("projection.weight", WIDTH, JOINT)], "projected")
 
@@ -73,24 +87,25 @@ def _unit(draw, value, output):
     return draw.node("Div", [value, length], output)
 
 
-def vision(seed=0, heads=1):
+def vision(seed=0, heads=1, blocks=1):
     draw = Drawing(seed)
     kernel = draw.weight("patch.weight", WIDTH, 3, PATCH, PATCH)
     seen = draw.node(
         "Conv", ["pixel_values", kernel, draw.weight("patch.bias", WIDTH)], "patches", strides=[PATCH, PATCH]
     )
     flat = draw.node("Reshape", [seen, draw.const("flat_shape", [0, 0, -1])], "flat")
-    _unit(draw, _block(draw, draw.node("Transpose", [flat], "cells", perm=[0, 2, 1]), heads), "image_embeds")
+    cells = draw.node("Transpose", [flat], "cells", perm=[0, 2, 1])
+    _unit(draw, _projected(draw, cells, heads, blocks), "image_embeds")
     return draw.model(
         helper.make_tensor_value_info("pixel_values", TensorProto.FLOAT, ["batch", 3, SIDE, SIDE]),
         helper.make_tensor_value_info("image_embeds", TensorProto.FLOAT, ["batch", JOINT]),
     )
 
 
-def text(seed=1, heads=1):
+def text(seed=1, heads=1, blocks=1):
     draw = Drawing(seed)
     told = draw.node("Gather", [draw.weight("table", VOCABULARY, WIDTH), "input_ids"], "tokens_in", axis=0)
-    _unit(draw, _block(draw, told, heads), "text_embeds")
+    _unit(draw, _projected(draw, told, heads, blocks), "text_embeds")
     return draw.model(
         helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "sequence"]),
         helper.make_tensor_value_info("text_embeds", TensorProto.FLOAT, ["batch", JOINT]),
@@ -100,22 +115,22 @@ def text(seed=1, heads=1):
 ROLES = {"attn.qkv": 3, "attn.out": 1, "mlp.fc1": 1, "mlp.fc2": 1, "projection": 1}
 
 
-def write(folder, heads=1):
+def write(folder, heads=1, blocks=1):
     """Both towers as files, by kind."""
     files = {"vision": folder / "vision.onnx", "text": folder / "text.onnx"}
-    for kind, model in (("vision", vision(heads=heads)), ("text", text(heads=heads))):
+    for kind, model in (("vision", vision(heads=heads, blocks=blocks)), ("text", text(heads=heads, blocks=blocks))):
         files[kind].write_bytes(model.SerializeToString())
     return files
 
 
-def encoder(folder, heads=1):
+def encoder(folder, heads=1, blocks=1):
     """The encoder of both towers, read from files below `folder`."""
     plain = {
         "kind": "plain",
         "image": {"size": [SIDE, SIDE]},
         "text": {"tokenizer": "bytes", "length": 8},
     }
-    return load_onnx(write(folder, heads), plain, 10.0)
+    return load_onnx(write(folder, heads, blocks), plain, 10.0)
 
 
 def feeds(kind, batches=2, seed=5):

@@ -18,6 +18,7 @@ from compress.core.progress import Progress
 from compress.data import child, runtime
 from compress.data.child import Limits
 from compress.data.runtime import TowerFile
+from compress.data.session import TORCH
 
 WORKER: Final = "compress.bench.prove"
 
@@ -60,6 +61,9 @@ def matrix(folder: Path, gated: Mapping[str, float | None], progress: Progress) 
     """
     opened = runtime.read(folder)
     towers = {kind: file for kind in ("vision", "text") if (file := getattr(opened.towers, kind)) is not None}
+    if all(file.file.endswith(TORCH) for file in towers.values()):
+        seen = ((file.file, kind, "torch", "cpu", True, True, None, gated.get(kind)) for kind, file in towers.items())
+        return tuple(Cell(*each, note="run by the gates") for each in seen)
     cells: list[Cell] = []
     for name, provider in PLACES:
         reason = _absent(name, provider)

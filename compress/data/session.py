@@ -1,4 +1,4 @@
-"""The towers of an artifact, opened from their bytes by ONNX Runtime on the provider that was asked for."""
+"""The towers of an artifact, opened from their bytes by ONNX Runtime on the provider asked for, or by torch."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from compress.core import names
 from compress.core.errors import CompressError, EnvironmentFailure, IntegrityError
 from compress.data import runtime as runtimes
 from compress.data.child import Limits
@@ -26,6 +27,9 @@ _DTYPES: Final = {
     "tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64, "tensor(int32)": np.int32,
 }  # fmt: skip
 _EXTERNAL: Final = "session.model_external_initializers_file_folder_path"
+TORCH: Final = ".safetensors"
+"""Ends the file of a tower that torch runs; its code is found by name, because it knows models and this does not."""
+
 Array = NDArray[Any]
 
 
@@ -121,6 +125,9 @@ def open_session(folder: Path, name: str, asked: Session, shown: str | None = No
 
     `shown` makes a tensor inside the graph an output as well; the file stays as it is.
     """
+    if name.endswith(TORCH):
+        _check_regular(folder, name)
+        return names.load("compress.models", "torch_session").open_tower(folder, name, asked.intra_op_num_threads)
     import onnxruntime as ort
 
     check_files(folder, name)

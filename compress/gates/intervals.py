@@ -19,8 +19,6 @@ Floats = NDArray[np.float64]
 Bounds = tuple[float, float]
 
 RESAMPLES: Final = 9_999
-_RANK_RESAMPLES: Final = 1_999
-"""Ranks are made anew for every resample, which takes a thousand times as long as a mean."""
 
 CONTINUITY: Final = 0.5
 """Items that are added to a loss before its bound is looked for. Without it a candidate that loses the whole margin
@@ -123,33 +121,6 @@ def bca_bounds(sums: Floats, totals: Floats, confidence: float, seed: int = 0) -
         confidence,
         seed,
     )
-
-
-def spearman_bounds(x: Floats, y: Floats, index: NDArray[np.int64], confidence: float, seed: int = 0) -> Bounds:
-    """One-sided BCa bounds for the rank correlation of `x` and `y` (n,); `index` (n,) is the cluster of each pair.
-
-    Fewer than three clusters, or a bootstrap that degenerates, give (nan, nan).
-    """
-    order = np.argsort(index, kind="stable")
-    members = np.split(order, np.cumsum(np.bincount(index))[:-1])
-    if len(members) < 3:
-        return _UNKNOWN
-
-    def correlation(drawn: NDArray[np.int64]) -> float:
-        rows = np.concatenate([members[each] for each in drawn])
-        return spearman(x[rows], y[rows])
-
-    options = {"vectorized": False, "n_resamples": _RANK_RESAMPLES}
-    return bca((np.arange(len(members)),), correlation, options, confidence, seed)
-
-
-def spearman(x: Floats, y: Floats) -> float:
-    """Rank correlation, with middle ranks for ties; nan where either does not vary."""
-    from scipy.stats import rankdata
-
-    left, right = (rankdata(each) - (len(each) + 1) / 2 for each in (x, y))
-    length = math.sqrt(float(left @ left) * float(right @ right))
-    return float(left @ right) / length if length else math.nan
 
 
 def bca(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.core.score import Score
-from compress.gates.intervals import Bounds, Floats, bca_bounds, paired_bounds, spearman, spearman_bounds, wilson
+from compress.gates.intervals import Bounds, Floats, bca_bounds, paired_bounds, wilson
 from compress.gates.outcomes import Outcomes
 
 Mask = NDArray[np.bool_]
@@ -70,15 +70,6 @@ def level(outcomes: Outcomes, which: Floats, mask: Mask, confidence: float, seed
     if len(sums) > 1 and np.ptp(values) == 0:  # nothing to draw from; a cosine of 1 everywhere is one of 1
         return _score(value, (value, value), n)
     return _score(value, bca_bounds(sums, totals, (1 + confidence) / 2, seed), n)
-
-
-def rank_correlation(outcomes: Outcomes, mask: Mask, confidence: float, seed: int = SEED) -> Score:
-    """Spearman's correlation of the candidate's values with the reference's, with one-sided clustered BCa bounds."""
-    old, new, n = outcomes.reference[mask], outcomes.candidate[mask], int(mask.sum())
-    if n < 2 or not (np.isfinite(old).all() and np.isfinite(new).all()):
-        return Score(math.nan, None, None, n)
-    bounds = spearman_bounds(old, new, _clusters(outcomes, mask), confidence, seed)
-    return _score(spearman(old, new), bounds, n)
 
 
 def scatter(outcomes: Outcomes, mask: Mask) -> float:

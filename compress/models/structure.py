@@ -7,7 +7,7 @@ the folder; the rest stands in structure.json, from which `fitted` builds the mo
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 Weights = Mapping[str, NDArray[np.float32]]
 FC1: Final = "mlp.fc1"
+
+NORMS: Final = {"self_attn": "layer_norm1", "mlp": "layer_norm2"}
+"""A part of a block that adds to the stream -> the norm before it, which goes with it."""
 
 
 class Module(Strict):
@@ -54,13 +57,17 @@ class Model(Strict):
 
 
 class Structure(Strict):
-    """What differs from the model that was pruned: linear layers and attentions, by module path."""
+    """What differs from the model that was pruned: linear layers and attentions, by module path.
+
+    `removed` are paths of modules that are gone: attentions and MLPs of blocks, each with the norm before it.
+    """
 
     version: Version
     architecture: Text
     origin: Model
     modules: dict[str, Module] = Field(default_factory=dict)
     attentions: dict[str, Heads] = Field(default_factory=dict)
+    removed: tuple[Text, ...] = Field((), strict=False)
 
     def to_bytes(self) -> bytes:
         """As the file holds it."""
@@ -93,8 +100,13 @@ def read(folder: Path) -> Structure | None:
 
 
 def fitted(model: Any, structure: Structure) -> Any:
-    """Give a torch model linear layers of the sizes that its structure says; their weights are yet to be read."""
+    """Give a torch model the parts that its structure says, in their sizes; their weights are yet to be read."""
     from torch import nn
+
+    if structure.removed:
+        from compress.models.torch_blocks import shorten
+
+        shorten(model, structure.removed)
 
     for path, told in structure.modules.items():
         parent, _, name = path.rpartition(".")
@@ -139,20 +151,22 @@ def attentions(towers: Mapping[str, Tower]) -> dict[str, Heads]:
     return found
 
 
-def files(encoder: Encoder) -> dict[str, bytes]:
+def files(encoder: Encoder, weights: bool = True) -> dict[str, bytes]:
     """What an artifact of a pruned Hugging Face model holds besides: structure, config, and float weights.
 
-    Weights are left out where they are quantized. Empty for models that are not pruned.
+    Weights are left out where they are quantized, or not asked for. Empty for models that are not pruned.
     """
     origin = encoder.origin
     if origin is None:
         return {}
     now = modules(encoder.towers)
     changed = {path: module for path, module in now.items() if origin.loaded[path] != module}
-    if not changed and not origin.pruned:
+    gone = removed(origin.loaded, now)
+    if not changed and not gone and not origin.pruned:
         return {}
     told = {
-        "modules": {path: now[path] for path in {**origin.structure.modules, **changed}},
+        "modules": {path: now[path] for path in {**origin.structure.modules, **changed} if path in now},
+        "removed": tuple(sorted({*origin.structure.removed, *gone})),
         "attentions": {
             path: heads
             for path, heads in attentions(encoder.towers).items()
@@ -163,9 +177,24 @@ def files(encoder: Encoder) -> dict[str, bytes]:
         layout.STRUCTURE: origin.structure.model_copy(update=told).to_bytes(),
         "config.json": _config(encoder.files["config.json"], encoder.towers),
     }
-    if not any(tower.treatments for tower in encoder.towers.values()):
+    if weights and not any(tower.treatments for tower in encoder.towers.values()):
         made["model.safetensors"] = _weights(encoder, origin)
     return made
+
+
+def removed(before: Iterable[str], now: Iterable[str]) -> list[str]:
+    """Paths of the modules that went with linear layers which were there before: parts of blocks, and their norms."""
+    left = {path.rpartition(".")[0] for path in now}
+    gone = dict.fromkeys(path.rpartition(".")[0] for path in before if path not in set(now))
+    parts = [path for path in gone if path and path not in left]
+    named = [path.rpartition(".") for path in parts]
+    if strange := [path for path, (*_, name) in zip(parts, named, strict=True) if name not in NORMS]:
+        raise UsageError(
+            "nobody knows how a model without this part is built again",
+            strange[0],
+            "leave its tower out of prune.depth",
+        )
+    return [*parts, *(f"{block}.{NORMS[name]}" for block, _, name in named)]
 
 
 def _config(content: bytes, towers: Mapping[str, Tower]) -> bytes:
@@ -179,9 +208,15 @@ def _config(content: bytes, towers: Mapping[str, Tower]) -> bytes:
 
 
 def _weights(encoder: Encoder, origin: Origin) -> bytes:
-    """The model's weights as safetensors, with those of the graphs in place of what they were."""
+    """The model's weights as safetensors."""
     from safetensors.numpy import save
 
+    content: bytes = save(weights_of(encoder, origin), {"format": "pt"})
+    return content
+
+
+def weights_of(encoder: Encoder, origin: Origin) -> dict[str, NDArray[np.float32]]:
+    """The model's weights by name, with those of the graphs' products in place of what they were."""
     weights = dict(origin.weights())
     for tower in encoder.towers.values():
         for site in tower.sites:
@@ -190,5 +225,5 @@ def _weights(encoder: Encoder, origin: Origin) -> bytes:
                 weights[f"{site.name}.weight"] = np.ascontiguousarray(weight)
                 if bias_of(tower, site) is not None:
                     weights[f"{site.name}.bias"] = bias
-    content: bytes = save({name: weights[name] for name in sorted(weights)}, {"format": "pt"})
-    return content
+    lost = tuple(f"{path}." for path in removed(origin.loaded, modules(encoder.towers)))
+    return {name: weights[name] for name in sorted(weights) if not name.startswith(lost)}

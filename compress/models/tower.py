@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -75,11 +75,11 @@ class Encoder:
     origin: Origin | None = None
 
 
-def copied(encoder: Encoder) -> Encoder:
-    """The encoder with towers of its own: steps change the graph in place."""
-    towers = {}
-    for kind, tower in encoder.towers.items():
-        graph = onnx.ModelProto()
+def copied(encoder: Encoder, kinds: Iterable[str] | None = None) -> Encoder:
+    """The encoder with towers of its own, all or those of some kinds: steps change the graph in place."""
+    towers = dict(encoder.towers)
+    for kind in encoder.towers if kinds is None else kinds:
+        tower, graph = towers[kind], onnx.ModelProto()
         graph.CopyFrom(tower.graph)
         towers[kind] = replace(tower, graph=graph, treatments=dict(tower.treatments))
     return replace(encoder, towers=towers)

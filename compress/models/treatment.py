@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+Compute = Literal["float", "int8"]
+"""What a product with integer weights multiplies them with: its input as it is, or rounded in blocks as it runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +18,9 @@ class BlockWeights:
 
     `codes` (out, blocks, block) uint8 hold unsigned integers of `bits` bits, `scales` (out, blocks) float32 may be
     negative, `zero_points` (out, blocks) uint8 or None for the middle of the range. The last block may be padded:
-    `columns` is the true input size. weight = (codes - zero_point) * scale.
+    `columns` is the true input size. weight = (codes - zero_point) * scale. With `compute` int8 the runtime also rounds
+    what the weight is multiplied with, each row in blocks of its own. `correction` (out,) float32 is added to the
+    product, None for nothing.
     """
 
     codes: NDArray[np.uint8]
@@ -22,6 +28,8 @@ class BlockWeights:
     zero_points: NDArray[np.uint8] | None
     bits: int
     columns: int
+    compute: Compute = "float"
+    correction: NDArray[np.float32] | None = None
 
     @property
     def block(self) -> int:
@@ -44,11 +52,13 @@ class StaticInt8:
     """W8A8 with static scales: symmetric int8 weights per output channel, one symmetric scale for the input.
 
     `codes` (out, in) int8, `scales` (out,) float32, `input_scale` float: the input is clipped to +-127 scales.
+    `correction` (out,) float32 is added to the product, None for nothing.
     """
 
     codes: NDArray[np.int8]
     scales: NDArray[np.float32]
     input_scale: float
+    correction: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,4 +90,34 @@ class StaticFloat8:
     input_scale: float
 
 
-Treatment = BlockWeights | StaticInt8 | Float16 | StaticFloat8
+@dataclass(frozen=True, slots=True)
+class BnbWeights:
+    """A weight as bitsandbytes stores it, for its own kernels in torch.
+
+    At 4 bits (nf4 of 2305.14314, fp4) `codes` (size / 2, 1) uint8 hold two indices into `table` (16,) each, the first
+    in the high bits, and `scales` (blocks,) float32 the largest magnitude of each `block` weights in a row-major row of
+    all of them. At 8 bits (LLM.int8, 2208.07339) `codes` (out, in) int8 and `scales` (out,) float32 hold the largest
+    magnitude of each row; `table` is empty and `block` 0. Inputs are rounded as well there, each row by itself.
+    """
+
+    weights: Literal["nf4", "fp4", "int8"]
+    codes: NDArray[np.uint8] | NDArray[np.int8]
+    scales: NDArray[np.float32]
+    table: NDArray[np.float32]
+    block: int
+    rows: int
+    columns: int
+
+    def dequantized(self) -> NDArray[np.float32]:
+        """The weight that it stands for, (out, in)."""
+        if self.weights == "int8":
+            made: NDArray[np.float32] = self.codes * (self.scales[:, None] / np.float32(127))
+            return made
+        packed = self.codes.reshape(-1)
+        count = self.rows * self.columns
+        places = np.stack([packed >> 4, packed & 15], 1).reshape(-1)[:count]
+        values: NDArray[np.float32] = self.table[places] * np.repeat(self.scales, self.block)[:count]
+        return values.reshape(self.rows, self.columns)
+
+
+Treatment = BlockWeights | StaticInt8 | Float16 | StaticFloat8 | BnbWeights

@@ -187,7 +187,8 @@ def _plain(value: Any) -> Any:
 def _report(data: Mapping[str, Any]) -> StepReport:
     rows = tuple(SiteReport(**row) for row in data["rows"])
     curves = tuple(Curve(each["name"], tuple(each["steps"]), tuple(each["values"])) for each in data["curves"])
-    return StepReport(**{**data, "rows": rows, "curves": curves})
+    table = tuple(map(tuple, data["table"]))
+    return StepReport(**{**data, "rows": rows, "table": table, "curves": curves})
 
 
 def _pieces(graph: onnx.ModelProto) -> list[bytes]:

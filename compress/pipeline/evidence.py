@@ -27,6 +27,7 @@ from compress.gates.outcomes import Measurement, Outcomes
 from compress.gates.verdict import Verdict
 from compress.models.tower import Encoder
 from compress.pipeline.measurement import Measured, model_bytes
+from compress.pipeline.rescue import Rescued
 from compress.recipe import writing
 from compress.recipe.schema import Recipe
 from compress.recipe.waivers import Waivers
@@ -63,6 +64,7 @@ class Run:
     attempts: Sequence[Mapping[str, Any]] = ()
     waivers: Waivers | None = None
     proofs: Sequence[Cell] = ()
+    rescued: Rescued | None = None
 
 
 def write(staging: Staging, run: Run, digest: str) -> Document:
@@ -112,10 +114,17 @@ def gate_report(run: Run, folder: Path, digest: str) -> dict[str, Any]:
         "sizes": list(sizes(run.reference, folder)),
         "latency": measured.latency.data()["rows"] if measured and measured.latency else [],
         "environment": environment(),
-        "attempts": list(run.attempts),
+        "attempts": [*run.attempts, *_development(run)],
+        "rescue": run.rescued.to_data() if run.rescued else None,
         "target": {"name": told.target, "proof": None if proved else told.proof},
         "proofs": [cell.data() for cell in run.proofs],
     }
+
+
+def _development(run: Run) -> list[Mapping[str, Any]]:
+    """What the ledger counted on the split that a rescue read, beside those of the verdict."""
+    counted = {each["split"] for each in run.attempts}
+    return [each for each in (run.rescued.attempts if run.rescued else ()) if each["split"] not in counted]
 
 
 def step_data(step: StepReport) -> dict[str, Any]:

@@ -77,8 +77,9 @@ def _latency(reference: Path, staged: Path, options: Options) -> latency.Latency
 
 
 def model_bytes(folder: Path) -> dict[str, int]:
-    """Bytes of every file below onnx/."""
-    files = sorted(path for path in (folder / "onnx").rglob("*") if path.is_file())
+    """Bytes of every file below onnx/, or torch/ where that is what the towers are run by."""
+    places = (folder / "onnx", folder / "torch")
+    files = sorted(path for place in places for path in place.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
 
 

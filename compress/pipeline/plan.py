@@ -1,34 +1,40 @@
-"""What a recipe would do, told by doing it on sixteen scenes in a temporary folder and measuring nothing.
+"""What a recipe would do, told by doing it on sixteen scenes in a temporary folder; only times are measured, briefly.
 
 Sizes, shapes and refusals do not depend on the data that calibrate a step, so the plan needs none of the recipe's own.
 """
 
 from __future__ import annotations
 
-import math
 import shutil
 import tempfile
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from compress.core import names
 from compress.core.errors import UsageError
 from compress.data.child import peak_memory
+from compress.data.items import Items
 from compress.gates.policy import load_policy
+from compress.models import cost
 from compress.models.graph import parameter_count
 from compress.models.tower import Encoder, Site, Tower
-from compress.models.treatment import BlockWeights, Float16, StaticFloat8, StaticInt8
-from compress.pipeline import demand, model, provenance
+from compress.models.treatment import BlockWeights, BnbWeights, Float16, StaticFloat8, StaticInt8
+from compress.pipeline import demand, ladder, model, prediction, provenance, rescue, sensitivity
 from compress.pipeline.calibration import BATCH, Calibration
 from compress.pipeline.demand import GateDemand, TaskDemand
+from compress.pipeline.ladder import Start
 from compress.pipeline.measurement import model_bytes
 from compress.pipeline.options import Options
+from compress.pipeline.prediction import Left, Prediction
 from compress.pipeline.run import policy_file, target_of
-from compress.pipeline.training import TRAINS
-from compress.recipe.schema import TRAINING, Recipe, Step
+from compress.pipeline.search import SEARCHES
+from compress.pipeline.sensitivity import Sensitivity
+from compress.pipeline.training import TRAINS, untrained
+from compress.recipe.schema import Recipe, Step
 from compress.recipe.sources import DataSource
+from compress.steps.quantize._weights import in_words
 from compress.steps.step import Context, Feeds, SiteReport
 from compress.targets import Target
 
@@ -84,8 +90,19 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class RungPlan:
+    """What a rescue would try, and what it would change; which layers are the worst, only a sensitivity can tell."""
+
+    name: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything that is known before a run. `memory` is the peak of this process while it found that out, in bytes."""
+    """Everything that is known before a run. `memory` is the peak of this process while it found that out, in bytes.
+
+    `rungs` are those of a rescue, cheapest first; `sensitivity` is there where it was asked for.
+    """
 
     recipe: str
     source: str
@@ -99,6 +116,9 @@ class Plan:
     tasks: tuple[TaskDemand, ...]
     gates: tuple[GateDemand, ...]
     refused: tuple[Refusal, ...]
+    rungs: tuple[RungPlan, ...] = ()
+    sensitivity: Sensitivity | None = None
+    predictions: tuple[Prediction, ...] = ()
 
     @property
     def ratio(self) -> float | None:
@@ -111,8 +131,11 @@ class Plan:
         return {"version": 1, **asdict(self), "ratio": self.ratio}
 
 
-def plan(recipe: Recipe, file: Path, options: Options) -> Plan:
-    """What `run` would do with a recipe. Raises UsageError for a model, target or policy that is not there."""
+def plan(recipe: Recipe, file: Path, options: Options, sensitive: bool = False) -> Plan:
+    """What `run` would do with a recipe. Raises UsageError for a model, target or policy that is not there.
+
+    `sensitive` also measures what each treated layer does to the embeddings, which takes the recipe's own data.
+    """
     policy = load_policy(policy_file(recipe, file)) if recipe.gated else None
     target = target_of(recipe)
     tasks = demand.tasks_of(policy, recipe.seed) if policy else ()
@@ -122,15 +145,19 @@ def plan(recipe: Recipe, file: Path, options: Options) -> Plan:
         reference, candidate = Path(scratch) / "reference", Path(scratch) / "candidate"
         reference.mkdir()
         model.export_float(model.original(encoder, options.offline, options.data_roots), reference)
-        counted = {kind: (parameter_count(tower.graph), _work(tower)) for kind, tower in encoder.towers.items()}
-        steps = tuple(_rehearse(recipe, encoder, reference, options, refused))
+        counted = {kind: (parameter_count(tower.graph), cost.work(tower)) for kind, tower in encoder.towers.items()}
+        shown = _shown(recipe, sensitive, options)
+        scenes = Calibration(shown, reference).feeds()
+        steps = tuple(_rehearse(recipe, encoder, scenes, options, refused))
+        found = _sensitivity(recipe, encoder, shown, reference, options) if sensitive else None
         refused += _export(target, encoder, candidate)
         sizes = tuple(_sizes(counted, encoder, reference, candidate))
+        around = _predictions(recipe, encoder, sizes, (reference, Path(scratch) / "pruned"), options)
     spec = recipe.data.get("calibration")
     if spec is None and (asking := [step.use for step in steps if step.calibrates]):
         what, hint = f"{asking[0]} needs calibration data", "add data: {calibration: {source: scenes, samples: 256}}"
         refused.append(Refusal("data.calibration", what, hint))
-    refused += _untrained(recipe)
+    refused += [_refusal(error) for error in untrained(recipe)]
     return Plan(
         recipe=recipe.name,
         source=encoder.source,
@@ -144,23 +171,48 @@ def plan(recipe: Recipe, file: Path, options: Options) -> Plan:
         tasks=tasks,
         gates=demand.gates_of(policy, tasks) if policy else (),
         refused=tuple(refused),
+        rungs=_rungs(recipe, encoder, steps, found),
+        sensitivity=found,
+        predictions=around,
     )
 
 
-def _untrained(recipe: Recipe) -> Iterator[Refusal]:
-    """The first step that trains, where there is nothing to train on."""
-    trains = next((step.use for step in recipe.steps if step.use.startswith(TRAINS)), None)
-    if trains is not None and not recipe.data.keys() & {TRAINING, "calibration"}:
-        hint = "add data: {training: {source: scenes, samples: 4000}}"
-        yield Refusal(f"data.{TRAINING}", f"{trains} needs training data", hint)
+def _shown(recipe: Recipe, sensitive: bool, options: Options) -> Items:
+    """What steps are tried on: a batch of scenes, or the recipe's own data where layers are to be compared."""
+    spec = recipe.data.get("calibration") if sensitive else DataSource(source="scenes", samples=BATCH)
+    if spec is None:
+        hint = "add data: {calibration: {source: scenes, samples: 256}}"
+        raise UsageError("layers are compared on calibration data, and there are none", "--sensitivity", hint)
+    return provenance.items(spec, options.data_roots, options.progress)
+
+
+def _sensitivity(recipe: Recipe, encoder: Encoder, shown: Items, reference: Path, options: Options) -> Sensitivity:
+    """What each treated layer alone does to its tower's embedding."""
+    items, fresh = sensitivity.held_out(recipe.data["calibration"], shown, options.data_roots, options.progress)
+    return sensitivity.measure(encoder, items, reference, fresh, options.progress)
+
+
+def _rungs(
+    recipe: Recipe, encoder: Encoder, steps: tuple[StepPlan, ...], found: Sensitivity | None
+) -> tuple[RungPlan, ...]:
+    """What a rescue would try. Without a sensitivity nobody knows yet which layers are the worst."""
+    if recipe.rescue is None:
+        return ()
+    named = rescue.layers(encoder)
+    treated = tuple(tuple(named[row.tower, row.site] for row in step.rows) for step in steps)
+    quantized = [layer.selector for step, rows in zip(steps, treated, strict=True) for layer in rows]
+    worst = tuple(dict.fromkeys(quantized))
+    if found is not None:
+        worst = sensitivity.by_layer(found, {key: layer.selector for key, layer in named.items()})
+    rungs = ladder.rungs(Start(recipe.steps, treated, worst, "calibration" in recipe.data))
+    unknown = "the layers that damage the embedding most (`--sensitivity` measures which)"
+    return tuple(RungPlan(each.name, unknown if each.in_float and found is None else each.what) for each in rungs)
 
 
 def _rehearse(
-    recipe: Recipe, encoder: Encoder, reference: Path, options: Options, refused: list[Refusal]
+    recipe: Recipe, encoder: Encoder, scenes: Callable[[str], Feeds], options: Options, refused: list[Refusal]
 ) -> Iterator[StepPlan]:
-    """Apply every step to the towers with a batch of scenes for data; what a step refuses is noted."""
-    spec = DataSource(source="scenes", samples=BATCH)
-    scenes = Calibration(provenance.items(spec, options.data_roots, options.progress), reference).feeds()
+    """Apply every step to the towers with some data; what a step refuses is noted."""
     for at, step in enumerate(recipe.steps):
         asked: list[str] = []
 
@@ -168,8 +220,8 @@ def _rehearse(
             asked.append(kind)
             return scenes(kind)
 
-        if step.use.startswith(TRAINS):
-            yield StepPlan(step.use, False, ())
+        if step.use.startswith(TRAINS) or step.use in SEARCHES:
+            yield StepPlan(step.use, step.use in SEARCHES, ())
             continue
         try:
             rows = _apply(step, encoder, Context(feeds, options.progress, recipe.seed))
@@ -191,9 +243,14 @@ def _planned(row: SiteReport, site: Site | None, tower: Tower) -> Planned:
     match tower.treatments.get(row.site):
         case BlockWeights() as held:
             zeros = "" if held.zero_points is None else ", zero points"
-            words = f"int{held.bits} in blocks of {held.block}{zeros}"
+            words = f"{in_words(held)}{zeros}"
             padding = -held.columns % held.block
             return Planned(row.tower, row.site, row.role, shape, words, held.bits, held.block, padding)
+        case BnbWeights() as held:
+            words = (
+                f"{held.weights}, a scale per output" if not held.block else f"{held.weights} in blocks of {held.block}"
+            )
+            return Planned(row.tower, row.site, row.role, shape, words, 4 if held.block else 8, held.block or None)
         case StaticInt8():
             return Planned(row.tower, row.site, row.role, shape, "int8 static, a scale per output", 8)
         case StaticFloat8():
@@ -220,19 +277,33 @@ def _export(target: Target, encoder: Encoder, folder: Path) -> Iterator[Refusal]
             return
 
 
-def _work(tower: Tower) -> int:
-    """Multiplications per token in the products of the blocks."""
-    return sum(math.prod(site.shape) for site in tower.sites if site.op == "MatMul" and site.layer is not None)
-
-
 def _sizes(counted: dict[str, tuple[int, int]], encoder: Encoder, reference: Path, candidate: Path) -> Iterator[Size]:
-    before, after = model_bytes(reference), model_bytes(candidate) if (candidate / "onnx").is_dir() else {}
+    before, after = model_bytes(reference), model_bytes(candidate) if candidate.is_dir() else {}
     for kind, (parameters, work) in counted.items():
         tower = encoder.towers[kind]
         made = [size for file, size in after.items() if Path(file).name.startswith(f"{kind}_")]
         floats = sum(size for file, size in before.items() if Path(file).name.startswith(f"{kind}_"))
         left = parameter_count(tower.graph)
-        yield Size(kind, parameters, floats, sum(made) if made else None, left, _work(tower) / work if work else 1.0)
+        yield Size(
+            kind, parameters, floats, sum(made) if made else None, left, cost.work(tower) / work if work else 1.0
+        )
+
+
+def _predictions(
+    recipe: Recipe, encoder: Encoder, sizes: Sequence[Size], folders: tuple[Path, Path], options: Options
+) -> tuple[Prediction, ...]:
+    """What is left around the recipe's ratios; float towers are timed: what else the recipe does has no part in it."""
+    if all(size.parameters == size.parameters_after for size in sizes):
+        return ()
+    reference, floats = folders
+    bare = replace(encoder, towers={kind: replace(tower, treatments={}) for kind, tower in encoder.towers.items()})
+    floats.mkdir()
+    model.export_float(bare, floats)
+    timed = prediction.times(reference, floats, options.progress)
+    left = {
+        each.tower: Left(each.parameters_after / each.parameters, each.work, timed.get(each.tower)) for each in sizes
+    }
+    return prediction.predictions(recipe.steps, left)
 
 
 def _refusal(error: UsageError, where: str = "") -> Refusal:

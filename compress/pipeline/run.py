@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from compress import targets
@@ -16,8 +18,8 @@ from compress.gates import policy_file as policies
 from compress.gates.decision import decide
 from compress.gates.policy import load_policy
 from compress.gates.waiving import waive
-from compress.models.tower import Encoder
-from compress.pipeline import checkpoint, evidence, ledger, model, provenance
+from compress.models.tower import Encoder, copied
+from compress.pipeline import checkpoint, evidence, ledger, model, provenance, rescue, search
 from compress.pipeline.calibration import Calibration
 from compress.pipeline.checkpoint import Checkpoint
 from compress.pipeline.measurement import Subject, measure
@@ -56,25 +58,47 @@ def run(recipe: Recipe, file: Path, options: Options) -> Result:
             trained(recipe, reference, options),
             teacher(recipe, against),
         )
-        steps = apply_steps(recipe, encoder, reference, shown, options)
+        before = copied(encoder) if recipe.rescue else None
+        located = _located(recipe, file)
+        steps = apply_steps(located, encoder, reference, shown, options)
+        seen = provenance.with_parent(provenance.seen(recipe.data, options, shown.items), recipe.model, options)
+        rescued = None
+        if policy and before is not None:
+            again = partial(_apply_rung, reference=reference, shown=shown, options=options)
+            scene = rescue.Scene(located, policy, target, reference, shown.items, seen, again, options)
+            (encoder, steps), rescued = rescue.walk(scene, before, (encoder, steps))
         target.export(encoder, staging.folder)
         _write_recipe(staging, told, policy_file(recipe, file) if recipe.gated else None)
         digest = staging.scan().subject
         measured = None
         if policy:
-            seen = provenance.with_parent(provenance.seen(recipe.data, options, shown.items), recipe.model, options)
             subject = Subject(reference, staging.folder, encoder, seen)
             measured = measure(policy, subject, recipe.seed, options)
         verdict = waive(decide(policy, measured.metrics, digest), options.waivers) if policy and measured else None
-        attempts = ledger.record(options.output, policy, verdict, recipe.name) if policy and verdict else ()
+        attempts = ledger.record(options.output, policy, verdict, recipe.name) if policy and verdict else []
         proofs = proof.matrix(staging.folder, measured.one_item, options.progress) if measured else ()
-        done = evidence.Run(told, encoder, reference, steps, verdict, measured, attempts, options.waivers, proofs)
+        waivers = options.waivers
+        done = evidence.Run(told, encoder, reference, steps, verdict, measured, attempts, waivers, proofs, rescued)
         report = evidence.write(staging, done, digest)
         if options.signing is not None:
             signing.sign(staging, options.signing)
         settled = staging.settle(verdict.status if verdict else "ungated", options.replace)
         checkpoint.discard(checkpoint.place(options.output, recipe.name))
         return Result(settled, report)
+
+
+def follow(recipe: Recipe, file: Path, options: Options) -> None:
+    """Apply the steps beside the first of several processes, which does all the rest; they meet where they train."""
+    encoder = model.load(recipe.model, file, options.offline, options.data_roots)
+    against = model.original(encoder, options.offline, options.data_roots)
+    with tempfile.TemporaryDirectory() as made:
+        reference = model.write_reference(against, Path(made))
+        shown = Shown(
+            provenance.load(recipe, options.data_roots, options.progress),
+            trained(recipe, reference, options),
+            teacher(recipe, against),
+        )
+        apply_steps(recipe, encoder, reference, shown, options)
 
 
 def target_of(recipe: Recipe) -> Target:
@@ -85,7 +109,8 @@ def target_of(recipe: Recipe) -> Target:
     for at, step in enumerate(recipe.steps):
         known = getattr(names.load("compress.steps", step.use), "TARGETS", (target,))
         if target not in known:
-            hint = f"use target {' or '.join(known)}, or another method"
+            instead = getattr(names.load("compress.steps", step.use), "INSTEAD", "another method")
+            hint = f"use target {' or '.join(known)}, or {instead}"
             raise UsageError(f"{target} cannot compute with what {step.use} makes", f"steps[{at}].use", hint)
     return targets.load(target)
 
@@ -99,25 +124,40 @@ def apply_steps(
     context = Context(
         feeds, options.progress, recipe.seed, training, shown.teacher, options.cache, resume=options.resume
     )
+    context = search.able(context, recipe, reference, options)
     follows = checkpoint.fingerprint(recipe, reference, items.digest if items else None)
     if training is not None:
         follows["training data"] = training.digest
     kept = Checkpoint(checkpoint.place(options.output, recipe.name), follows, encoder, options.progress)
-    reports = kept.start(options.resume)
+    reports = kept.start(options.resume) if options.resume or not options.follower else []
     with contextlib.closing(training) if training is not None else contextlib.nullcontext():
         for at, step in enumerate(recipe.steps[len(reports) :], start=len(reports)):
             mine = replace(context, work=kept.folder / f"step{at}")
             report: StepReport = names.load("compress.steps", step.use).apply(encoder, step.spec, mine)
             options.progress.say(f"{report.use}: {report.summary}")
             reports.append(report)
-            kept.save(reports)
+            if not options.follower:
+                kept.save(reports)
     return tuple(reports)
+
+
+def _apply_rung(
+    rung: Recipe, encoder: Encoder, reference: Path, shown: Shown, options: Options
+) -> tuple[StepReport, ...]:
+    """Apply the steps of a rung. Raises UsageError where the target cannot compute with what one of them makes."""
+    target_of(rung)
+    return apply_steps(rung, encoder, reference, shown, options)
 
 
 def policy_file(recipe: Recipe, file: Path) -> Path:
     """The file of the recipe's policy: beside the recipe if it is there, else from the working directory or by name."""
     beside = file.parent / recipe.policy
     return beside if beside.is_file() else policies.find_policy(recipe.policy)
+
+
+def _located(recipe: Recipe, file: Path) -> Recipe:
+    """The recipe with its policy named by the file that was found for it."""
+    return recipe.model_copy(update={"policy": str(policy_file(recipe, file).resolve())}) if recipe.gated else recipe
 
 
 def _write_recipe(staging: Staging, recipe: Recipe, policy: Path | None) -> None:

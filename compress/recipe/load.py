@@ -51,7 +51,7 @@ def load(
     document = override(read(path if isinstance(path, Path) else find_recipe(path)), overrides)
     written, problems = attempt(document, _Written)
     steps, wrong = _steps(document, spec_of)
-    problems += [*wrong, *_unknown(document, targets, policies)]
+    problems += [*wrong, *_unknown(document, targets, policies), *_beyond_rescue(document, steps)]
     if written is None or problems:
         raise DocumentError(document.file, sorted(problems, key=lambda each: (each.line, each.column)))
     return Recipe(**{name: getattr(written, name) for name in Head.model_fields}, steps=tuple(steps))
@@ -91,6 +91,13 @@ def _unknown(document: Document, targets: Collection[str], policies: Collection[
         for path, what, name, known in wanted
         if known and isinstance(name, str) and name not in known
     ]
+
+
+def _beyond_rescue(document: Document, steps: Sequence[Step]) -> list[Problem]:
+    """A rescue changes how weights are quantized, and nothing else."""
+    if document.data.get("rescue") is None or any(step.use.startswith("quantize.") for step in steps):
+        return []
+    return [document.problem(("rescue",), "needs a quantize step: that is what it changes")]
 
 
 def dump(recipe: Recipe) -> str:

@@ -11,6 +11,7 @@ from pydantic.json_schema import models_json_schema
 
 from compress.core import digest
 from compress.recipe.fields import Name, Seed, Strict, Text, Version
+from compress.recipe.rescue import Rescue
 from compress.recipe.sources import DataSource, ModelSource
 from compress.recipe.steps import Step, StepSpec
 
@@ -32,6 +33,7 @@ class Head(Strict):
     targets: tuple[Name, ...] = Field(min_length=1, description="Runtimes to export for, such as onnxruntime-cpu.")
     policy: Text = Field(description="Name or path of the policy that must hold, or none with a reason.")
     reason: Text | None = Field(None, description="Why there is no policy.", validate_default=True)
+    rescue: Rescue | None = Field(None, description="What a candidate whose gates fail may cost to be saved.")
     seed: Seed = Field(0, description="Makes everything random repeatable.")
 
     @field_validator("data")
@@ -58,6 +60,13 @@ class Head(Strict):
         if policy is not None and policy != NO_POLICY and reason is not None:
             raise ValueError("goes with `policy: none` only")
         return reason
+
+    @field_validator("rescue")
+    @classmethod
+    def _when_gated(cls, rescue: Rescue | None, info: ValidationInfo) -> Rescue | None:
+        if rescue is not None and info.data.get("policy") == NO_POLICY:
+            raise ValueError("does not go with `policy: none`: nothing could fail")
+        return rescue
 
 
 class Recipe(Head):

@@ -97,11 +97,12 @@ class Curve(_Part):
 
 
 class Step(_Part):
-    """One step of the recipe as it ran."""
+    """One step of the recipe as it ran; `table` is what a search tried, the names of its columns first."""
 
     use: Text = ""
     summary: Text = ""
     rows: tuple[Change, ...] = ()
+    table: tuple[tuple[Text, ...], ...] = ()
     curves: tuple[Curve, ...] = ()
 
 
@@ -145,6 +146,18 @@ class Finding(_Part):
     because: Text = ""
     needed: int | None = None
     waiver: Waiver | None = None
+
+
+class Judged(_Part):
+    """What a gate found on development data, without what the policy says of it."""
+
+    metric: Text
+    rule: Text = ""
+    slice: Text | None = None
+    status: Text = ""
+    value: Number = None
+    bound: Number = None
+    threshold: Number = None
 
 
 class Scored(_Part):
@@ -249,6 +262,46 @@ class Proof(_Part):
     note: Text = ""
 
 
+class Rung(_Part):
+    """One rung of a rescue, judged on development data. `status` is that of its gates, or why it was not measured."""
+
+    rung: Text
+    what: Text = ""
+    status: Text = ""
+    size_ratio: Number = None
+    latency_ratio: Number = None
+    reason: Text = ""
+    findings: tuple[Judged, ...] = ()
+
+
+class Sensitive(_Part):
+    """What treating one site alone does to its tower's embedding: 1 - cosine, its mean and its 99th percentile."""
+
+    tower: Text = ""
+    site: Text = ""
+    role: Text = ""
+    treatment: Text = ""
+    mean: Number = None
+    p1: Number = None
+
+
+class Sensitivity(_Part):
+    """Sites with the most damaging first. `samples` by tower; `held_out` where no step had seen them."""
+
+    rows: tuple[Sensitive, ...] = ()
+    samples: Mapping[Text, int] = {}
+    held_out: bool = True
+
+
+class Rescue(_Part):
+    """The ladder: every rung that was tried, the one that was taken, and why."""
+
+    tried: tuple[Rung, ...] = ()
+    taken: Text = ""
+    why: Text = ""
+    sensitivity: Sensitivity | None = None
+
+
 class Document(_Part):
     """A whole gate report. `reason` says why there was no policy, where there was none."""
 
@@ -274,6 +327,7 @@ class Document(_Part):
     waivers: Waivers | None = None
     target: Target = Target()
     proofs: tuple[Proof, ...] = ()
+    rescue: Rescue | None = None
 
     @model_validator(mode="after")
     def _passed_means_passed(self) -> Document:

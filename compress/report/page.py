@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from compress.report import plots, rows, summary, templates, wording
+from compress.report import ladder, plots, rows, summary, templates, wording
 from compress.report.document import Document
 
 
@@ -34,6 +34,7 @@ def render(report: Document) -> str:
         because=because(report),
         unused=summary.unused(report),
         signs=summary.SIGNS,
+        ladder=ladder,
         w=wording,
     )
 

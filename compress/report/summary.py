@@ -14,6 +14,7 @@ from rich.text import Text
 
 from compress.report import wording
 from compress.report.document import Document
+from compress.report.ladder import Ladder
 from compress.report.rows import PAIRED, Row, rows, sentence
 
 SIGNS: Final = {"passed": "✓", "failed": "✕", "inconclusive": "?", "waived": "!", "ungated": "–"}
@@ -58,6 +59,8 @@ class Summary:
             yield Text(line, style="yellow")
         if told := damaged(self.report, len(self.report.damage.slices) if self.verbose else _NAMED):
             yield Text(told, style="dim")
+        if self.report.rescue is not None:
+            yield Ladder(self.report)
 
 
 def headline(report: Document) -> Text:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import onnx
 
 from compress.core.errors import UsageError
 from compress.data import child
@@ -59,8 +60,13 @@ class Calibrated:
 HALVES: Final = ("train", "held", "silent_train", "silent_held")
 
 
-def walk(tower: Tower, junctions: Sequence[Junction], context: Context) -> Iterator[Calibrated]:
-    """The junctions in the order of the graph, each calibrated on the tower as it stands when its turn comes."""
+def walk(
+    tower: Tower, junctions: Sequence[Junction], context: Context, was: onnx.ModelProto | None = None
+) -> Iterator[Calibrated]:
+    """The junctions in the order of the graph, each calibrated on the tower as it stands when its turn comes.
+
+    `was` is the graph that targets are computed by, where the tower was changed before the walk began.
+    """
     if context.feeds is None:
         raise UsageError(
             "this step needs calibration data", "data.calibration", "add data: {calibration: {source: ...}}"
@@ -72,14 +78,24 @@ def walk(tower: Tower, junctions: Sequence[Junction], context: Context) -> Itera
         before: Junction | None = None
         for each in junctions:
             request = _request(tower, each, before, stream, folder) | {"feeds": feeds}
-            if stream and each is junctions[-1]:
-                save(part(tower.graph, [*tower.inputs, each.joined], [tower.output]), folder / "rest.onnx")
+            if stream:
+                known = [*tower.inputs, *([before.joined] if before else [])]
+                save(part(was or tower.graph, known, [each.joined]), folder / "was.onnx")
+            rest = part(tower.graph, [*tower.inputs, each.joined], [tower.output]) if each is junctions[-1] else None
+            if stream and rest is not None and not _mixes(tower, rest):
+                save(rest, folder / "rest.onnx")
                 request["output"] = tower.output
             what = f"calibrate {tower.kind} {each.site.layer}"
             child.run("compress.steps.follower", request, Limits.of_machine(), context.progress, what)
             halves = [_read(tower, each, folder / f"{name}.npz", stream) for name in HALVES]
             yield Calibrated(each, halves[0], halves[1], (halves[2], halves[3]))
             before = each
+
+
+def _mixes(tower: Tower, rest: onnx.ModelProto) -> bool:
+    """Whether attention is left in a part of the graph: then every token is heard, and to find out would take long."""
+    attended = {site.node for site in tower.sites if site.role.startswith("attn.")}
+    return any(node.name in attended for node in rest.graph.node)
 
 
 def _apart(tower: Tower, junctions: Sequence[Junction]) -> bool:
@@ -100,10 +116,6 @@ def _request(tower: Tower, now: Junction, before: Junction | None, stream: bool,
     wanted = [now.inner, now.residual] if stream else [now.inner]
     known = [*tower.inputs, *([before.residual] if before and stream else [])]
     save(part(tower.graph, known, wanted), folder / "now.onnx")  # type: ignore[arg-type]
-    if stream:
-        save(
-            part(tower.graph, [*tower.inputs, *([before.joined] if before else [])], [now.joined]), folder / "was.onnx"
-        )
     return {
         "tower": tower.kind,
         "folder": str(folder),

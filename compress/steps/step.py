@@ -26,6 +26,10 @@ class Context:
     `training` are the data that a distill step trains on; None where the recipe names none. `teacher` is the encoder
     before any step; only a recipe with a distill step has one. Below `cache` a step may keep what can be made again,
     below `work` what it has done so far, and goes on from that where `resume` is set.
+
+    For steps that search: `loss` of an encoder is what it loses of what the policy protects, on development data, 0
+    for the reference and less is better; `latency` gives the reference's and its own seconds of one item, by tower,
+    measured in turn on the target. None where nobody can tell.
     """
 
     feeds: Callable[[str], Feeds] | None = None
@@ -37,6 +41,8 @@ class Context:
     work: Path | None = None
     resume: bool = False
     track: Callable[[int, Mapping[str, float]], None] | None = None
+    loss: Callable[[Encoder], float] | None = None
+    latency: Callable[[Encoder], Mapping[str, tuple[float, float]]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +75,10 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """What a step did."""
+    """What a step did. `table` is what a search tried, the names of its columns first."""
 
     use: str
     summary: str
     rows: tuple[SiteReport, ...]
+    table: tuple[tuple[str, ...], ...] = ()
     curves: tuple[Curve, ...] = ()

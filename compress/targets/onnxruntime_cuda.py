@@ -12,8 +12,10 @@ from typing import Final
 
 import onnx
 
+from compress.core.errors import UsageError
 from compress.data.runtime import Session
 from compress.models.tower import Encoder
+from compress.models.treatment import BlockWeights
 from compress.targets import Counts
 from compress.targets.graph import census, emitter, folder, placement, standard
 from compress.targets.graph.folder import Opened, files_of
@@ -31,7 +33,14 @@ def ready() -> None:
 
 
 def export(encoder: Encoder, place: Path) -> dict[str, Path]:
-    """Write the encoder as it stands, treated or float, as an artifact is laid out; returns the file of each tower."""
+    """Write the encoder as it stands, treated or float, as an artifact is laid out; returns the file of each tower.
+
+    Raises UsageError for products that shall round their inputs as they run: the CUDA kernel computes them in float.
+    """
+    for tower in encoder.towers.values():
+        for name, held in tower.treatments.items():
+            if isinstance(held, BlockWeights) and held.compute == "int8":
+                raise UsageError(f"{NAME} computes inputs in float", name, "leave out compute: int8")
     return folder.write(encoder, place, emit, Opened(NAME, Session(providers=(PROVIDER,))))
 
 

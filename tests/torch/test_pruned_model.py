@@ -21,7 +21,7 @@ from compress.models.loading import load
 from compress.models.structure import Heads, Model, Module, Structure
 from compress.pipeline import model, runnable
 from compress.pipeline.options import Options
-from compress.steps.prune import heads, mlp, qk, vo
+from compress.steps.prune import depth, heads, mlp, qk, vo
 from compress.steps.quantize import int4_rtn
 from compress.steps.step import Context
 from compress.targets import onnxruntime_cpu
@@ -72,6 +72,36 @@ def narrow(original, tmp_path_factory):
     return encoder, written(encoder, tmp_path_factory.mktemp("narrow") / "artifact")
 
 
+@pytest.fixture(scope="module")
+def shallow(original, tmp_path_factory):
+    """A model without the first text block and without one MLP of its images, narrowed besides, and its folder."""
+    encoder, context = loaded(original), Context(feeds)
+    depth.apply(encoder, depth.Spec(blocks=1, towers=("text",)), context)
+    depth.apply(encoder, depth.Spec(blocks=1, unit="branch", towers=("vision",)), context)
+    mlp.apply(encoder, mlp.Spec(ratio=0.25), context)
+    return encoder, written(encoder, tmp_path_factory.mktemp("shallow") / "artifact")
+
+
+def test_a_shorter_one_is_read_again(shallow, original):
+    encoder, folder = shallow
+    told = json.loads((folder / layout.STRUCTURE).read_text())
+    (layer,) = {path.split(".")[3] for path in told["removed"] if path.startswith("text")}
+    start = f"text_model.encoder.layers.{layer}"
+    expected = {f"{start}.{name}" for name in ("layer_norm1", "layer_norm2", "mlp", "self_attn")}
+    assert {path for path in told["removed"] if path.startswith("text")} == expected
+    assert len([path for path in told["removed"] if path.startswith("vision")]) == 2
+    assert not any(path.startswith(tuple(told["removed"])) for path in told["modules"])
+    held = read_weights((folder / "model.safetensors").read_bytes())
+    assert not any(name.startswith(tuple(f"{path}." for path in told["removed"])) for name in held)
+    again = loaded(folder)
+    for kind, tower in encoder.towers.items():
+        assert embedded(again, kind) == pytest.approx(embedded(encoder, kind), abs=1e-5)
+        assert {site.name: site.shape for site in again.towers[kind].sites} == {
+            site.name: site.shape for site in tower.sites
+        }
+    assert again.parameters < 0.8 * loaded(original).parameters
+
+
 def test_it_is_read_again(narrow, original):
     encoder, folder = narrow
     again = loaded(folder)
@@ -91,8 +121,9 @@ def test_it_is_read_again(narrow, original):
     assert str(original.parent) not in (folder / layout.STRUCTURE).read_text()
 
 
-def test_plain_transformers_reads_it_as_the_page_shows(narrow):
-    encoder, folder = narrow
+@pytest.mark.parametrize("cut", ["narrow", "shallow"])
+def test_plain_transformers_reads_it_as_the_page_shows(cut, request):
+    encoder, folder = request.getfixturevalue(cut)
     (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
     told = {}
     exec(compile(code, str(PAGE), "exec"), told)
@@ -178,6 +209,9 @@ def test_the_same_model_gives_the_same_bytes(narrow, tmp_path):
         ({"modules": {}}, "cannot be loaded"),
         ({"attentions": {"vision_model.nowhere": {"heads": 1, "query_width": 1, "value_width": 1}}}, "no module"),
         ({"attentions": {"visual_projection": {"heads": 1, "query_width": 1, "value_width": 1}}}, "no attention"),
+        ({"removed": ["vision_model.encoder.layers.9.mlp"]}, "no module"),
+        ({"removed": ["vision_model.encoder"]}, "no part that a block can lose"),
+        ({"removed": ["vision_model.encoder.layers.0.mlp"]}, "goes with"),
     ],
     ids=str,
 )
@@ -200,11 +234,12 @@ sizes = st.integers(1, 10**6)
     st.dictionaries(names_, st.builds(Module, outputs=sizes, inputs=sizes, bias=st.booleans()), max_size=5),
     st.dictionaries(names_, st.builds(Heads, heads=sizes, query_width=sizes, value_width=sizes), max_size=5),
     st.one_of(st.none(), names_),
+    st.lists(names_, max_size=4),
 )
-def test_a_structure_is_read_as_it_was_written(tmp_path_factory, modules, attentions, revision):
+def test_a_structure_is_read_as_it_was_written(tmp_path_factory, modules, attentions, revision, removed):
     made = Structure(
         version=1, architecture="CLIPModel", origin=Model(source="some/model", revision=revision),
-        modules=modules, attentions=attentions,
+        modules=modules, attentions=attentions, removed=removed,
     )  # fmt: skip
     folder = tmp_path_factory.mktemp("structure")
     assert structure.read(folder) is None

@@ -16,21 +16,27 @@ if TYPE_CHECKING:
 
     from compress.pipeline.plan import Plan, StepPlan
 
+SHOWN = 12
+"""Layers whose damage is listed without being asked."""
+
 
 @click.command()
 @recipe_options
 @click.option("--verbose", "-v", is_flag=True, help="List every module, not only groups of equal ones.")
+@click.option("--sensitivity", "sensitive", is_flag=True, help="Measure what each layer alone does to the embeddings.")
 @click.pass_context
-def command(ctx: click.Context, /, verbose: bool, **given: Any) -> None:
+def command(ctx: click.Context, /, verbose: bool, sensitive: bool, **given: Any) -> None:
     """Show what a recipe would do: modules, bits, padding, sizes, memory, refusals, and the items its gates need.
 
-    The model is loaded and the steps are tried on a few rendered scenes; nothing is measured and nothing is kept.
+    The model is loaded and the steps are tried on a few rendered scenes; nothing is kept. Of pruned towers the
+    latency is measured briefly, and predicted for more and for less. With --sensitivity the steps are tried on the
+    recipe's own calibration data, and then each layer by itself.
     Ends 2 if something in the recipe cannot be done.
     """
     recipe, file = read_recipe(given)
     from compress.pipeline.plan import plan
 
-    made = plan(recipe, file, options_of(given))
+    made = plan(recipe, file, options_of(given), sensitive)
     if given["as_json"]:
         click.echo(json.dumps(made.to_data(), indent=2))
     else:
@@ -55,11 +61,22 @@ def _parts(made: Plan, verbose: bool) -> Iterator[RenderableType]:
     yield Text("\nFiles", style="bold")
     yield _sizes(made)
     yield Text(_facts(made))
+    if made.predictions:
+        yield Text("\nAround the ratios of the prune steps, predicted", style="bold")
+        yield _around(made)
+        told = "Shares of the float towers; scaled from this recipe's own, whose latency was measured briefly."
+        yield Text(told, style="dim")
     if made.policy:
         yield Text(f"\nPolicy {made.policy}", style="bold")
         yield _tasks(made)
         yield Text()
     yield from _gates(made)
+    if made.rungs:
+        yield Text("\nRescue, if the gates fail on the development split", style="bold")
+        yield _rungs(made)
+    if made.sensitivity:
+        yield Text("\nDamage of each layer alone, 1 - cosine with the float embedding", style="bold")
+        yield _damage(made, verbose)
     for refusal in made.refused:
         hint = f" ({refusal.hint})" if refusal.hint else ""
         yield Text(f"refused  {refusal.where}: {refusal.what}{hint}", style="red")
@@ -107,6 +124,22 @@ def _sizes(made: Plan) -> Table:
     return table
 
 
+def _around(made: Plan) -> Table:
+    """One row for each set of ratios: what is left of every tower."""
+    from compress.report import wording
+    from compress.report.inspection import plain_table
+
+    towers = list(made.predictions[0].towers)
+    table = plain_table("Ratios", *(f"{kind} {what}" for kind in towers for what in ("weights", "FLOPs", "latency")))
+    for each in made.predictions:
+        cells = []
+        for left in each.towers.values():
+            cells += [f"{left.parameters:.2f}", f"{left.work:.2f}"]
+            cells.append(wording.NOTHING if left.latency is None else f"{left.latency:.2f}")
+        table.add_row(", ".join(f"{ratio:g}" for ratio in each.ratios), *cells)
+    return table
+
+
 def _facts(made: Plan) -> str:
     from compress.report import wording
 
@@ -126,6 +159,27 @@ def _tasks(made: Plan) -> Table:
         items = "all there are" if task.items is None else wording.count(task.items)
         slices = ", ".join(f"{dimension} {wording.count(count)}" for dimension, count in task.slices.items())
         table.add_row(task.name, task.split, items, slices or wording.NOTHING)
+    return table
+
+
+def _rungs(made: Plan) -> Table:
+    table = _plain("Rung", "What it changes")
+    for rung in made.rungs:
+        table.add_row(rung.name, rung.what)
+    return table
+
+
+def _damage(made: Plan, verbose: bool) -> Table:
+    """The sites that move the embedding most, or all of them."""
+    from compress.report import wording
+    from compress.report.inspection import plain_table
+
+    rows = made.sensitivity.rows if made.sensitivity else ()
+    table = plain_table("Layer", "Mean", "1st percentile")
+    for row in rows if verbose else rows[:SHOWN]:
+        table.add_row(f"{row.tower}:{row.site}", wording.number(row.mean, 6), wording.number(row.p1, 6))
+    if len(rows) > SHOWN and not verbose:
+        table.add_row(f"and {len(rows) - SHOWN} more: -v", "", "")
     return table
 
 

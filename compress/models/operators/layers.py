@@ -23,7 +23,7 @@ def _matmul(_: Options, inputs: Inputs) -> Tensor:
 def _gemm(options: Options, inputs: Inputs) -> Tensor:
     left = inputs[0].T if options.get("transA", 0) else inputs[0]
     right = inputs[1].T if options.get("transB", 0) else inputs[1]
-    made = options.get("alpha", 1.0) * (left @ right)
+    made: Tensor = options.get("alpha", 1.0) * (left @ right)
     added = given(inputs, 2)
     return made if added is None else made + options.get("beta", 1.0) * added
 

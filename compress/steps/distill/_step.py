@@ -59,7 +59,7 @@ def trained(use: str, encoder: Encoder, spec: Training, context: Context, hooks:
         assert isinstance(module, DifferentiableTower)
         write_back(encoder.towers[kind], module)
         rows += _rows(encoder.towers[kind], before[kind])
-    return StepReport(use, _summary(spec, position), tuple(rows), _curves(position))
+    return StepReport(use, _summary(spec, position), tuple(rows), curves=_curves(position))
 
 
 def _name(use: str, context: Context) -> str:

@@ -22,7 +22,7 @@ from compress.steps.quantize._weights import stored_bytes
 from compress.steps.step import Context, SiteReport, StepReport
 
 USE = "distill.qad"
-EXAMPLE = {"steps": 12, "batch": 8, "held_out": 0}
+EXAMPLE = {"steps": 8, "batch": 8, "held_out": 0}
 
 
 class Spec(Training):
@@ -57,7 +57,7 @@ def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
         fake_quant.settle(tower, found[kind])
         rows += [row for row in (_row(tower, name, old) for name, old in before[kind].items()) if row.error]
     floats = [row for row in report.rows if row.site not in before[row.tower]]
-    return StepReport(USE, report.summary, (*rows, *floats), report.curves)
+    return StepReport(USE, report.summary, (*rows, *floats), curves=report.curves)
 
 
 def _row(tower: Tower, name: str, old: Treatment) -> SiteReport:

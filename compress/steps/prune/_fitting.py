@@ -18,11 +18,15 @@ Compensate = Literal["ridge", "bias", "none"]
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """The fit of a product, its error on held-out samples (see `_ridge.error`), and in words how it came about."""
+    """The fit of a product, its error on held-out samples (see `_ridge.error`), and in words how it came about.
+
+    `tried` is the fit whose error that is: the held-out samples have no part in it.
+    """
 
     fit: Fit
     error: float
     words: str
+    tried: Fit
 
 
 SILENT: Final = (0.0, 1e-3, 1e-2, 1e-1)
@@ -37,16 +41,16 @@ def fitted(seen: Calibrated, weight: Matrix, bias: Matrix, keep: Kept, how: Comp
     start, rows = weight[:, keep], seen.moments(1.0).rows
     if how == "none":
         made = Fit(start, bias, float("inf"))
-        return Fitted(made, _judged(made, seen, keep), "weights as they were")
+        return Fitted(made, _judged(made, seen, keep), "weights as they were", made)
     if how == "bias" or rows <= len(keep):
         few = f": {rows:.0f} rows of calibration are too few for more" if how == "ridge" else ""
         made, tried = (_ridge.shifted(each, start, keep) for each in (seen.moments(), seen.train))
-        return Fitted(made, _judged(tried, seen, keep), f"bias fitted{few}")
+        return Fitted(made, _judged(tried, seen, keep), f"bias fitted{few}", tried)
     try:
         ridge, silent = _chosen(seen, start, keep)
         if not np.isfinite(ridge):
             made, tried = (_ridge.shifted(each, start, keep) for each in (seen.moments(silent), seen.training(silent)))
-            return Fitted(made, _judged(tried, seen, keep), "bias fitted: no ridge helps on held-out samples")
+            return Fitted(made, _judged(tried, seen, keep), "bias fitted: no ridge helps on held-out samples", tried)
         made, tried = (_ridge.fit(each, start, keep, ridge) for each in (seen.moments(silent), seen.training(silent)))
     except np.linalg.LinAlgError as error:
         what = f"the covariance of its inputs cannot be inverted: {error}"
@@ -55,6 +59,7 @@ def fitted(seen: Calibrated, weight: Matrix, bias: Matrix, keep: Kept, how: Comp
         made,
         _judged(tried, seen, keep),
         f"fitted with ridge {ridge:.0e}" + f", silent {silent:g}" * bool(seen.silent[0].rows),
+        tried,
     )
 
 

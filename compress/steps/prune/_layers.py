@@ -28,17 +28,25 @@ def layers(encoder: Encoder, spec: StepSpec, roles: Sequence[str]) -> Iterator[t
             f"{', '.join(strange)} cannot be pruned by this method", "include", f"it prunes {', '.join(roles)}"
         )
     wanted = {(tower.kind, site.layer) for tower, site in chosen}
-    open_spec = spec.model_copy(update={"include": (), "exclude": ()})
-    every = list(selected(encoder.towers, open_spec, roles))
-    if spec.exclude:
-        left = {
-            (tower.kind, site.name)
-            for tower, site in selected(encoder.towers, spec.model_copy(update={"include": ()}), roles)
-        }
-        wanted -= {(tower.kind, site.layer) for tower, site in every if (tower.kind, site.name) not in left}
+    for kind in spec.towers:
+        wanted -= {(kind, layer) for layer in excluded(encoder, spec, roles, kind).values()}
     for tower in dict.fromkeys(spec.towers):
         if tower in encoder.towers and (found := _by_layer(encoder.towers[tower], wanted)):
             yield encoder.towers[tower], found
+
+
+def excluded(encoder: Encoder, spec: StepSpec, roles: Sequence[str], kind: str) -> dict[str, int | None]:
+    """Names of a tower's sites of these roles that `exclude` names, with their layers."""
+    if not spec.exclude:
+        return {}
+    every, left = (
+        {(tower.kind, site.name): site.layer for tower, site in selected(encoder.towers, each, roles)}
+        for each in (
+            spec.model_copy(update={"include": (), "exclude": ()}),
+            spec.model_copy(update={"include": ()}),
+        )
+    )
+    return {name: layer for (tower, name), layer in every.items() if tower == kind and (tower, name) not in left}
 
 
 def _by_layer(tower: Tower, wanted: set[tuple[str, int | None]]) -> list[Layer]:

@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from compress.models.tower import Site, Tower
-from compress.models.treatment import BlockWeights
+from compress.models.treatment import BlockWeights, Compute
 from compress.steps.step import Context, SiteReport, StepReport
 from compress.targets.graph.emitter import weight_matrix
 
 Rounding = Callable[[NDArray[np.float32], Tower, Site], BlockWeights]
 
 
-def round_weights(use: str, chosen: Iterable[tuple[Tower, Site]], context: Context, rounding: Rounding) -> StepReport:
-    """Treat the chosen sites with rounded weights."""
+def round_weights(
+    use: str,
+    chosen: Iterable[tuple[Tower, Site]],
+    context: Context,
+    rounding: Rounding,
+    compute: Compute = "float",
+) -> StepReport:
+    """Treat the chosen sites with rounded weights; `compute` is what the runtime multiplies them with."""
     rows = []
     for tower, site in context.progress.track(list(chosen), use):
         weight = weight_matrix(tower, site)
-        held = rounding(weight, tower, site)
+        held = replace(rounding(weight, tower, site), compute="float" if site.op == "Gather" else compute)
         tower.treatments[site.name] = held
         rows.append(
             SiteReport(
                 tower=tower.kind,
                 site=site.name,
                 role=site.role,
-                treatment=f"int{held.bits} in blocks of {held.block}",
+                treatment=in_words(held),
                 bytes_before=weight.nbytes,
                 bytes_after=stored_bytes(held),
                 error=relative_error(weight, held.dequantized()),
@@ -36,6 +43,11 @@ def round_weights(use: str, chosen: Iterable[tuple[Tower, Site]], context: Conte
     before, after = sum(row.bytes_before for row in rows), sum(row.bytes_after for row in rows)
     summary = f"{len(rows)} weights from {before / 1e6:.2f} MB to {after / 1e6:.2f} MB"
     return StepReport(use, summary, tuple(rows))
+
+
+def in_words(held: BlockWeights) -> str:
+    """`int4 in blocks of 32, inputs in int8`."""
+    return f"int{held.bits} in blocks of {held.block}" + (", inputs in int8" if held.compute == "int8" else "")
 
 
 def stored_bytes(held: BlockWeights) -> int:

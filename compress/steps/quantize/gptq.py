@@ -37,6 +37,9 @@ class Spec(StepSpec):
     order: Literal["importance", "input"] = Field(
         "importance", description="which columns are rounded first: the strongest inputs, or as they stand"
     )
+    compute: Literal["float", "int8"] = Field(
+        "float", description="int8: inputs are rounded as well, in blocks as it runs; another artifact, faster on a CPU"
+    )
 
 
 def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
@@ -52,7 +55,7 @@ def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
     def rounding(weight: NDArray[np.float32], tower: Tower, site: Site) -> BlockWeights:
         return _rounded(weight, seen[tower.kind, site.name], site, spec)
 
-    return round_weights(USE, chosen, context, rounding)
+    return round_weights(USE, chosen, context, rounding, spec.compute)
 
 
 def _rounded(weight: NDArray[np.float32], moments: Moments, site: Site, spec: Spec) -> BlockWeights:

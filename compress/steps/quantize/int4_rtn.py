@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from compress.core.errors import UsageError
 from compress.models.tower import Encoder
+from compress.models.treatment import BlockWeights
 from compress.recipe.steps import StepSpec
 from compress.steps._selection import selected
+from compress.steps.quantize._bias import correct_biases
 from compress.steps.quantize._rounding import in_blocks, per_tensor
 from compress.steps.quantize._weights import round_weights
 from compress.steps.step import Context, StepReport
@@ -29,6 +33,12 @@ class Spec(StepSpec):
     scale_per: Literal["block", "tensor"] = Field("block", description="`tensor` shares one scale in the whole weight")
     symmetric: bool = Field(True, description="without zero points")
     scale_search: Literal["mse", "absmax"] = Field("mse", description="how each scale is found")
+    compute: Literal["float", "int8"] = Field(
+        "float", description="int8: inputs are rounded as well, in blocks as it runs; another artifact, faster on a CPU"
+    )
+    bias_correction: bool = Field(
+        False, description="add what products lose on average over the calibration data to their biases"
+    )
 
 
 def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
@@ -40,11 +50,12 @@ def apply_bits(use: str, bits: int, encoder: Encoder, spec: Spec, context: Conte
     """Round the selected weights to `bits` bits."""
     if spec.scale_per == "tensor" and not spec.symmetric:
         raise UsageError("one scale per tensor goes with symmetric: true", use)
-    chosen = selected(encoder.towers, spec, DEFAULT)
-    if spec.scale_per == "tensor":
-        return round_weights(
-            use, chosen, context, lambda weight, *_: per_tensor(weight, bits, spec.block, spec.scale_search)
-        )
-    return round_weights(
-        use, chosen, context, lambda weight, *_: in_blocks(weight, bits, spec.block, spec.symmetric, spec.scale_search)
-    )
+    chosen = list(selected(encoder.towers, spec, DEFAULT))
+
+    def rounding(weight: NDArray[np.float32], *_: object) -> BlockWeights:
+        if spec.scale_per == "tensor":
+            return per_tensor(weight, bits, spec.block, spec.scale_search)
+        return in_blocks(weight, bits, spec.block, spec.symmetric, spec.scale_search)
+
+    report = round_weights(use, chosen, context, rounding, spec.compute)
+    return correct_biases(encoder.towers, report, context) if spec.bias_correction else report

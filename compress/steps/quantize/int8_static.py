@@ -20,6 +20,7 @@ from compress.recipe.steps import StepSpec
 from compress.steps._activations import watch
 from compress.steps._selection import by_tower, selected
 from compress.steps.quantize import _fold
+from compress.steps.quantize._bias import correct_biases
 from compress.steps.quantize._ranges import Ranges, noise, smoothing
 from compress.steps.quantize._rounding import int8_per_channel
 from compress.steps.quantize._weights import relative_error
@@ -43,6 +44,9 @@ class Spec(StepSpec):
     float_above: float | None = Field(
         None, gt=0, lt=1, description="leave products in float whose input loses more than this share of its power"
     )
+    bias_correction: bool = Field(
+        False, description="add what products lose on average over the calibration data to their biases"
+    )
 
 
 def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
@@ -58,9 +62,9 @@ def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
         raise UsageError("every input loses more than float_above allows", "float_above", "nothing would be quantized")
     before, after = sum(row.bytes_before for row in rows), sum(row.bytes_after for row in rows)
     told = f"; left in float: {', '.join(floats)}" if floats else ""
-    return StepReport(
-        USE, f"{len(rows)} products from {before / 1e6:.2f} MB to {after / 1e6:.2f} MB{told}", tuple(rows)
-    )
+    summary = f"{len(rows)} products from {before / 1e6:.2f} MB to {after / 1e6:.2f} MB{told}"
+    report = StepReport(USE, summary, tuple(rows))
+    return correct_biases(encoder.towers, report, context) if spec.bias_correction else report
 
 
 def _quantize(tower: Tower, sites: list[Site], spec: Spec, context: Context) -> tuple[list[SiteReport], list[str]]:

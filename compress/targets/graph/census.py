@@ -12,13 +12,16 @@ from onnx import helper
 from compress.models.graph import initializers
 from compress.models.tower import Tower
 from compress.models.treatment import BlockWeights, Float16, StaticFloat8, StaticInt8
-from compress.targets.graph.emitter import grid
+from compress.targets.graph.emitter import LEVELS, grid
 
 _SCALES = {
     "MatMulNBits": slice(2, 3), "GatherBlockQuantized": slice(2, 3), "MatMulIntegerToFloat": slice(2, 4),
     "QuantizeLinear": slice(1, 2), "DequantizeLinear": slice(1, 2),
 }  # fmt: skip
 """Where an operator reads its scales."""
+
+ROUNDED = ", inputs in int8"
+"""What is said of a product that rounds its input in blocks as it runs."""
 
 _FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
 _INTEGERS = {onnx.TensorProto.UINT8, onnx.TensorProto.INT8, onnx.TensorProto.INT4}
@@ -33,7 +36,9 @@ def planned(tower: Tower) -> dict[str, str]:
         table = site.op == "Gather"
         if isinstance(held, BlockWeights):
             kernel = site.op == "Conv" and grid(tower.graph, nodes[site.node], site) is None
-            counts[_blocks("table" if table else "kernel" if kernel else "product", held.bits, held.block)] += 1
+            kind = "table" if table else "kernel" if kernel else "product"
+            rounded = kind == "product" and held.compute == "int8"
+            counts[_blocks(kind, held.bits, held.block) + (ROUNDED if rounded else "")] += 1
         elif isinstance(held, StaticInt8):
             counts["int8 static product"] += 1
         elif isinstance(held, StaticFloat8):
@@ -59,7 +64,9 @@ def found(model: onnx.ModelProto, tower: Tower) -> dict[str, str]:
         if node.op_type in {"MatMulNBits", "GatherBlockQuantized"}:
             kind, codes = ("product", 1) if node.op_type == "MatMulNBits" else ("table", 0)
             whole = _whole(tensors.get(node.input[codes]), tensors.get(node.input[2]), options)
-            counts[_blocks(kind, options["bits"], options["block_size"]) + ("" if whole else " (wrong size)")] += 1
+            rounded = options.get("accuracy_level") == LEVELS["int8"]
+            name = _blocks(kind, options["bits"], options["block_size"]) + (ROUNDED if rounded else "")
+            counts[name + ("" if whole else " (wrong size)")] += 1
         elif node.op_type == "Conv" and (held := _kernel(node, makers, tensors)) is not None:
             counts[held] += 1
         elif _is_static_int8(node, makers, tensors):

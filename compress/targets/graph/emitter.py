@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import onnx
@@ -14,9 +14,12 @@ from onnx import helper, numpy_helper
 from compress.core.errors import UsageError
 from compress.models.graph import array, drop_unused, initializers
 from compress.models.tower import Site, Tower
-from compress.models.treatment import BlockWeights, Float16, StaticFloat8, StaticInt8, Treatment
+from compress.models.treatment import BlockWeights, BnbWeights, Float16, StaticFloat8, StaticInt8, Treatment
+from compress.targets.graph.correction import UNCORRECTED, merge_corrections
 
 CONTRIB = "com.microsoft"
+LEVELS: Final = {"float": 1, "int8": 4}
+"""`accuracy_level` of MatMulNBits by what it computes with."""
 
 
 def emit(tower: Tower) -> onnx.ModelProto:
@@ -39,6 +42,7 @@ def rewritten(tower: Tower, dialect: type[Rewriter]) -> onnx.ModelProto:
         else:
             rewriter.replace(node, site, tower.treatments[site.name])
     model.graph.initializer.extend(rewriter.tensors.values())
+    merge_corrections(model)
     drop_unused(model.graph)
     if any(node.domain == CONTRIB for node in model.graph.node) and CONTRIB not in {
         each.domain for each in model.opset_import
@@ -76,11 +80,11 @@ class Rewriter:
         """Emit what a treated site becomes."""
         output = node.output[0]
         if node.op_type == "MatMul":
-            self.product(site, treatment)(node.input[0], output)
+            self.corrected(site, treatment)(node.input[0], output)
         elif node.op_type == "Gather":
             self.table(node, site, treatment)
         elif node.op_type == "Conv" and (rows_columns := grid(self.model, node, site)) is not None:
-            self._patchify(node, site, rows_columns, self.product(site, treatment))
+            self._patchify(node, site, rows_columns, self.corrected(site, treatment))
         elif node.op_type == "Conv" and isinstance(treatment, BlockWeights):
             self._convolution(node, site, treatment)
         elif node.op_type == "Conv":
@@ -91,6 +95,18 @@ class Rewriter:
             )
         else:
             raise refusal(site, treatment)
+
+    def corrected(self, site: Site, treatment: Treatment) -> Callable[[str, str], None]:
+        """A function that emits the treated product, and what is added to it where the treatment says so."""
+        product, correction = self.product(site, treatment), getattr(treatment, "correction", None)
+        if correction is None:
+            return product
+
+        def emitted(value: str, output: str) -> None:
+            product(value, f"{output}{UNCORRECTED}")
+            self.node("Add", [f"{output}{UNCORRECTED}", self.weight(f"{output}_correction", correction)], output)
+
+        return emitted
 
     def product(self, site: Site, treatment: Treatment) -> Callable[[str, str], None]:
         """A function that emits the treated matrix product from a value to a value."""
@@ -125,8 +141,8 @@ class Rewriter:
         if held.zero_points is not None:
             names.append(self.weight(f"{site.weight}_zero_points", packed(held.zero_points, held.bits)))
         options = {"K": held.columns, "N": len(held.codes), "bits": held.bits, "block_size": held.block}
-        # level 1 computes in float; level 4 would quantize activations too, which is another artifact with its own gate
-        self.node("MatMulNBits", names, output, CONTRIB, **options, accuracy_level=1)
+        # level 1 computes in float; level 4 rounds what comes in as well, which is another artifact with its own gate
+        self.node("MatMulNBits", names, output, CONTRIB, **options, accuracy_level=LEVELS[held.compute])
 
     def _gather(self, node: onnx.NodeProto, site: Site, held: BlockWeights) -> None:
         codes = held.codes.reshape(len(held.codes), -1)[:, : held.columns]  # this kernel wants no padding
@@ -237,6 +253,8 @@ def grid(model: onnx.ModelProto, node: onnx.NodeProto, site: Site) -> tuple[int,
 def refusal(site: Site, treatment: Treatment) -> UsageError:
     """What to say of a treatment that a target has no operator for."""
     named = type(treatment).__name__
+    if isinstance(treatment, BnbWeights):
+        return UsageError(f"{named} are no operators of ONNX", site.name, "use target torch, or quantize.gptq")
     if isinstance(treatment, StaticFloat8):
         return UsageError(f"{named} runs on no such target", site.name, "use target tensorrt, or quantize.int8_static")
     return UsageError(f"{named} cannot be applied to {site.op}", site.name, "leave it out of this step")

@@ -37,9 +37,14 @@ def write(encoder: Encoder, folder: Path, emit: Emit, opened: Opened) -> dict[st
     for name, data in {**encoder.files, **structure.files(encoder)}.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
+    write_runtime(encoder, folder, files, opened)
+    return files
+
+
+def write_runtime(encoder: Encoder, folder: Path, files: Mapping[str, Path], opened: Opened) -> None:
+    """Write how the files of the towers are opened and fed."""
     placed = {kind: path.relative_to(folder).as_posix() for kind, path in files.items()}
     runtime.write(folder, _runtime(encoder, placed, opened))
-    return files
 
 
 def files_of(encoder: Encoder, folder: Path) -> dict[str, Path]:
@@ -51,10 +56,16 @@ _SUFFIXES: Final = ((StaticFloat8, "_fp8"), (StaticInt8, "_int8"), (BlockWeights
 
 
 def suffix(tower: Tower) -> str:
-    """What readers of the Hugging Face layout expect behind the tower's name: nothing, _fp16, _int8, _q8 or _q4."""
+    """What readers of the Hugging Face layout expect behind the tower's name: nothing, _fp16, _int8, _q8 or _q4.
+
+    With `a8` behind it where products round their inputs as well: that is another model, and no reader shall take one
+    for the other.
+    """
     held = tower.treatments.values()
-    if any(isinstance(each, BlockWeights) and each.bits == 4 for each in held):
-        return "_q4"
+    blocks = [each for each in held if isinstance(each, BlockWeights)]
+    rounded = "a8" if any(each.compute == "int8" for each in blocks) else ""
+    if any(each.bits == 4 for each in blocks) or rounded:
+        return f"_q{min(each.bits for each in blocks)}{rounded}"
     return next((name for kind, name in _SUFFIXES if any(isinstance(each, kind) for each in held)), "")
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from compress.core.errors import UsageError
 from compress.models.graph import drop_unused
 from compress.models.tower import Site, Tower
-from compress.models.treatment import BlockWeights, Float16, StaticFloat8, StaticInt8, Treatment
+from compress.models.treatment import BlockWeights, BnbWeights, Float16, StaticFloat8, StaticInt8, Treatment
 from compress.targets.graph.emitter import Rewriter, refusal, rewritten
 from compress.targets.graph.half import halved
 
@@ -65,6 +65,8 @@ class _Standard(Rewriter):
         if isinstance(treatment, BlockWeights):
             codes, scales, options = _signed(site, treatment)
             return lambda value, output: self._weight_only((site, codes, scales, options), value, output)
+        if isinstance(treatment, BnbWeights):
+            raise refusal(site, treatment)
         integers: NDArray[np.generic] = treatment.codes
         if isinstance(treatment, StaticFloat8):
             integers = treatment.codes.view(ml_dtypes.float8_e4m3fn)
@@ -116,6 +118,9 @@ class _Standard(Rewriter):
 
 def _signed(site: Site, held: BlockWeights) -> tuple[NDArray[np.generic], NDArray[np.float32], dict[str, int]]:
     """Codes (in, out) around zero, their scales, and how DequantizeLinear reads them."""
+    if held.compute == "int8":
+        hint = "leave out compute: int8, or use quantize.int8_static"
+        raise UsageError("TensorRT does not round inputs in blocks as it runs", site.name, hint)
     if held.zero_points is not None:
         raise UsageError("TensorRT takes no zero points", site.name, "round with symmetric: true")
     middle = 1 << (held.bits - 1)

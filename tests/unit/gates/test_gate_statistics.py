@@ -11,11 +11,11 @@ from gates_sample import continuous, outcomes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
-from scipy.stats import binom, binomtest, multinomial, norm, spearmanr
+from scipy.stats import binom, binomtest, multinomial, norm
 
 from compress.gates.intervals import bca_bounds, paired_bounds, tango_bounds, wilson
 from compress.gates.outcomes import Outcomes, Unmeasured, paired
-from compress.gates.statistics import drop, level, rank_correlation
+from compress.gates.statistics import drop, level
 
 
 def _all(n: int) -> np.ndarray:
@@ -265,37 +265,6 @@ def test_weighed_error_rate_has_the_linearised_standard_error() -> None:
     half = norm.ppf(0.95) * spread / characters.sum()
     score = drop(measured, _all(600), 0.95)
     assert (score.low, score.high) == pytest.approx((rate - half, rate + half), abs=half / 6)
-
-
-def _correlated(n: int) -> tuple[np.ndarray, np.ndarray]:
-    x = np.random.default_rng(4).normal(size=n)
-    return x, 0.8 * x + 0.6 * np.random.default_rng(5).normal(size=n)
-
-
-def test_rank_correlation_against_scipy_and_fishers_interval() -> None:
-    x, y = _correlated(150)
-    score = rank_correlation(continuous(y, x), _all(150), 0.95)
-    value = spearmanr(x, y).statistic
-    half = norm.ppf(0.95) * math.sqrt((1 + value**2 / 2) / 147)  # Bonett & Wright 2000, on Fisher's scale
-    assert score.value == pytest.approx(value)
-    assert score.low == pytest.approx(math.tanh(math.atanh(value) - half), abs=0.03)
-    assert score.high == pytest.approx(math.tanh(math.atanh(value) + half), abs=0.03)
-
-
-def test_rank_correlation_knows_copies() -> None:
-    x, y = (np.repeat(each, 3) for each in _correlated(60))
-    labels = tuple(np.repeat(np.arange(60), 3).astype(str))
-    copied = rank_correlation(continuous(y, x, clusters=labels), _all(180), 0.95)
-    alone = rank_correlation(continuous(y[::3], x[::3]), _all(60), 0.95)
-    assert copied.value == pytest.approx(alone.value, abs=1e-3)
-    assert copied.low == pytest.approx(alone.low, abs=0.02)
-
-
-@pytest.mark.parametrize("values", [np.zeros(30), np.full(30, math.nan)], ids=["constant", "nan"])
-def test_rank_correlation_with_nothing_that_varies_decides_nothing(values: np.ndarray) -> None:
-    score = rank_correlation(continuous(values, np.arange(30.0)), _all(30), 0.95)
-    assert math.isnan(score.value)
-    assert not score.decidable
 
 
 @pytest.mark.parametrize(

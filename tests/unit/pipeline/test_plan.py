@@ -14,6 +14,7 @@ from compress.gates.policy import Policy
 from compress.models.tower import Encoder, Site, Tower
 from compress.models.treatment import BlockWeights, StaticInt8
 from compress.pipeline import demand, plan
+from compress.pipeline.training import untrained
 from compress.recipe.schema import Recipe
 from compress.recipe.steps import Step, StepSpec
 from compress.steps.step import SiteReport
@@ -164,8 +165,8 @@ def test_a_step_that_trains_needs_data():
         "policy": "p",
     }
     heal = Step(use="distill.heal", spec=StepSpec())
-    (refused,) = plan._untrained(Recipe.model_validate({**told, "steps": (heal,)}))
+    (refused,) = untrained(Recipe.model_validate({**told, "steps": (heal,)}))
     assert (refused.where, refused.what) == ("data.training", "distill.heal needs training data")
     for name in ("training", "calibration"):
         data = {name: {"source": "scenes", "samples": 4}}
-        assert not list(plan._untrained(Recipe.model_validate({**told, "steps": (heal,), "data": data})))
+        assert not list(untrained(Recipe.model_validate({**told, "steps": (heal,), "data": data})))

@@ -1,0 +1,56 @@
+"""Calibration batches that are prepared once and read again and again, for methods that try one thing after another."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.core.errors import UsageError
+from compress.models.tower import Encoder
+from compress.steps._activations import stored
+from compress.steps.step import Context, Feeds
+
+Batch = Mapping[str, NDArray[np.generic]]
+
+
+@contextmanager
+def kept(encoder: Encoder, kinds: tuple[str, ...], context: Context) -> Iterator[Context]:
+    """The same context with batches that lie in files; raises UsageError where there is no calibration data."""
+    if context.feeds is None:
+        raise UsageError(
+            "this step needs calibration data", "data.calibration", "add data: {calibration: {source: ...}}"
+        )
+    with tempfile.TemporaryDirectory() as made:
+        paths: dict[str, list[str]] = {}
+        for kind in kinds:
+            (Path(made) / kind).mkdir()
+            paths[kind] = stored(encoder.towers[kind], context, Path(made) / kind)
+
+        def feeds(kind: str) -> Feeds:
+            for path in paths[kind]:
+                with np.load(path, allow_pickle=False) as batch:
+                    yield dict(batch)
+
+        yield replace(context, feeds=feeds)
+
+
+def half(context: Context, which: int) -> Context:
+    """The context with every second sample of each batch; 1 gives those that no ridge is fitted to.
+
+    All samples where batches hold fewer than four, because then there are no two others.
+    """
+    whole = context.feeds
+    assert whole is not None
+
+    def feeds(kind: str) -> Feeds:
+        for batch in whole(kind):
+            several = all(len(values) > 3 for values in batch.values())
+            yield {name: values[which::2] if several else values for name, values in batch.items()}
+
+    return replace(context, feeds=feeds)

@@ -1,0 +1,244 @@
+"""`prune.auto`: one budget split over neurons, heads, dims and blocks of all towers, by what each of them loses.
+
+Every method is tried at every level on every tower alone; the losses are put together, and the best splits are made and
+measured. The loss is that of the policy's gates on the development split, the budget one of parameters, of
+multiplications, or of milliseconds of the target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Final, Literal
+
+import numpy as np
+from pydantic import Field, field_validator, model_validator
+
+from compress.core.errors import UsageError
+from compress.core.progress import Silent
+from compress.models import cost
+from compress.models.tower import Encoder, copied
+from compress.recipe.fields import Strict
+from compress.recipe.steps import StepSpec
+from compress.steps._kept import half, kept
+from compress.steps._outputs import Rows, outputs
+from compress.steps.prune import _allocation, _levers
+from compress.steps.prune._allocation import Choice, Option
+from compress.steps.prune._layers import layers, summary
+from compress.steps.prune._levers import METHODS, Layers, Method
+from compress.steps.step import Context, StepReport
+
+USE = "prune.auto"
+ROLES = ("attn.qkv", "attn.out", "mlp.fc1", "mlp.fc2")
+EXAMPLE = {"budget": {"parameters": 0.8}, "methods": ["mlp", "qk"], "levels": [0.5]}
+
+MADE: Final = 3
+"""Splits that are made and measured; the best of them stays."""
+
+MISSED: Final = 8
+"""Splits that may miss the budget by more than was predicted before the search gives up."""
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Budget(Strict):
+    """What may be left of one of these, as a share."""
+
+    parameters: Share | None = Field(None, description="weights of the towers")
+    flops: Share | None = Field(None, description="multiplications per token in the products of the blocks")
+    latency: Share | None = Field(
+        None, description="time of one item on the target, measured in turn with the reference"
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> Budget:
+        if len(self.told) != 1:
+            raise ValueError("say one of parameters, flops and latency")
+        return self
+
+    @property
+    def told(self) -> dict[str, float]:
+        """The one that is set."""
+        return {name: value for name, value in self.model_dump().items() if value is not None}
+
+
+class Spec(StepSpec):
+    """Options of `prune.auto`."""
+
+    budget: Budget = Field(description="what may be left: {parameters: 0.7}, {flops: 0.7} or {latency: 0.7}")
+    scope: Literal["all", "each"] = Field("all", description="the budget holds for all towers together, or for each")
+    methods: Annotated[tuple[Method, ...], Field(strict=False, min_length=1)] = Field(
+        METHODS, description="what may go"
+    )
+    levels: Annotated[tuple[Share, ...], Field(strict=False, min_length=1)] = Field(
+        (0.25, 0.5), description="shares that are tried of each"
+    )
+
+    @field_validator("methods", "levels")
+    @classmethod
+    def _distinct(cls, entries: tuple[object, ...]) -> tuple[object, ...]:
+        if len(set(entries)) < len(entries):
+            raise ValueError("names something twice")
+        return entries
+
+
+def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
+    """Search for a split of the budget, and prune by it."""
+    free = {
+        tower.kind: frozenset(
+            site.layer for layer in found for sites in layer.values() for site in sites if site.layer is not None
+        )
+        for tower, found in layers(encoder, spec, ROLES)
+    }
+    with kept(encoder, tuple(free), context) as prepared:
+        search = _Search.of(encoder, spec, free, prepared)
+        tried = _alone(search)
+        made = _together(search, tried)
+        best = min(made, key=lambda each: (each.loss, -each.share))
+        rows = _levers.turn(encoder, best.settings, free, prepared)
+    ((unit, budget),) = spec.budget.told.items()
+    told = ", ".join(f"{kind} {method} {100 * level:g} %" for kind, method, level in best.settings)
+    line = f"{unit} {best.share:.3f} of {budget:g} allowed: {told}; {search.named} {best.loss:.4g}; {summary(rows)}"
+    return StepReport(USE, line, tuple(rows), _table(unit, search.named, tried, made, best))
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A split that was made: its settings, the measured share of the budget's unit, and its loss."""
+
+    settings: tuple[tuple[str, str, float], ...]
+    share: float
+    loss: float
+    enough: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """What trials share. `costs` are what the towers cost before; `expected` their outputs, where cosines judge."""
+
+    encoder: Encoder
+    spec: Spec
+    free: Layers
+    context: Context
+    costs: Mapping[str, float]
+    expected: Mapping[str, Rows]
+
+    @classmethod
+    def of(cls, encoder: Encoder, spec: Spec, free: Layers, context: Context) -> _Search:
+        """Before the first trial. Raises UsageError for a budget that nobody can measure here."""
+        if spec.budget.latency is not None and context.latency is None:
+            raise UsageError("nobody measures latency here", "budget.latency", "use parameters or flops")
+        costs = {kind: before for kind, (before, _) in _costs(encoder, spec, free, context).items()}
+        judges = replace(half(context, 1), progress=Silent())
+        expected = {} if context.loss else {kind: outputs(encoder.towers[kind], judges) for kind in free}
+        return cls(encoder, spec, free, context, costs, expected)
+
+    @property
+    def named(self) -> str:
+        """What the loss is."""
+        return "1 - cosine on held-out samples" if self.expected else "gate loss on the development split"
+
+    def trial(self, settings: Sequence[tuple[str, str, float]]) -> tuple[dict[str, float], float]:
+        """Settings on a copy: the share of each tower's cost that stays, and the loss."""
+        made = copied(self.encoder, {kind for kind, *_ in settings})
+        quiet = replace(self.context, progress=Silent())
+        _levers.turn(made, settings, self.free, half(quiet, 0) if self.expected else quiet)
+        shares = {kind: after / before for kind, (before, after) in self._after(made, quiet).items()}
+        return shares, self._loss(made, quiet)
+
+    def _after(self, made: Encoder, quiet: Context) -> dict[str, tuple[float, float]]:
+        found = _costs(made, self.spec, self.free, quiet)
+        if self.spec.budget.latency is not None:
+            return found
+        return {kind: (self.costs[kind], after) for kind, (_, after) in found.items()}
+
+    def _loss(self, made: Encoder, quiet: Context) -> float:
+        if self.context.loss is not None:
+            return self.context.loss(made)
+        found = [_turned(self.expected[kind], outputs(made.towers[kind], half(quiet, 1))) for kind in self.free]
+        return float(np.mean(found))
+
+
+def _costs(encoder: Encoder, spec: Spec, kinds: Layers, context: Context) -> dict[str, tuple[float, float]]:
+    """What each tower costs: the reference's and its own, which are the same where nothing has to be measured."""
+    if spec.budget.latency is not None:
+        assert context.latency is not None
+        measured = context.latency(encoder)
+        return {kind: measured[kind] for kind in kinds}
+    count = cost.parameters if spec.budget.parameters is not None else cost.work
+    return {kind: (float(count(encoder.towers[kind])),) * 2 for kind in kinds}
+
+
+def _turned(before: Rows, after: Rows) -> float:
+    """Mean of 1 - cosine of rows; NaN where one has no direction, which nobody takes for good."""
+    lengths = np.linalg.norm(before, axis=1) * np.linalg.norm(after, axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return float(np.mean(1 - (before * after).sum(1) / lengths))
+
+
+def _alone(search: _Search) -> list[Option]:
+    """Every method at every level on every tower alone."""
+    wanted = [
+        (kind, method, level)
+        for kind in search.free
+        for method in search.spec.methods
+        for level in sorted(search.spec.levels)
+        if _levers.possible(search.encoder, kind, method, level, search.free)
+    ]
+    found = []
+    for setting in search.context.progress.track(wanted, "try methods", len(wanted)):
+        try:
+            shares, loss = search.trial([setting])
+        except UsageError as error:
+            if not _levers.nothing_goes(error):
+                raise
+            continue
+        found.append(Option(*setting, shares[setting[0]], loss if np.isfinite(loss) else np.inf))
+    if not found:
+        raise UsageError("no method takes anything away at these levels", "levels", "use higher ones")
+    return found
+
+
+def _together(search: _Search, tried: Sequence[Option]) -> list[_Made]:
+    """The best splits, made and measured. Raises UsageError where none keeps the budget."""
+    ((unit, budget),) = search.spec.budget.told.items()
+    each = search.spec.scope == "each"
+    usable = _allocation.monotone(option for option in tried if np.isfinite(option.loss))
+    choices = _allocation.ranked(usable, search.costs, budget, each)
+    made: list[_Made] = []
+    for choice in search.context.progress.track(choices[: MADE + MISSED], "try splits"):
+        found = _measured(search, choice, budget)
+        made.append(found)
+        if sum(one.enough for one in made) == MADE or len(made) == MADE + MISSED:
+            break
+    kept_ = [one for one in made if one.enough and np.isfinite(one.loss)]
+    if not kept_:
+        least = min((one.share for one in made), default=min((option.share for option in tried), default=1.0))
+        what = f"no split of these levels leaves {budget:g} of {unit}: {least:.3f} is the least that was reached"
+        raise UsageError(what, f"budget.{unit}", "allow more, or add higher `levels`")
+    return kept_
+
+
+def _measured(search: _Search, choice: Choice, budget: float) -> _Made:
+    settings = tuple((option.tower, option.method, option.level) for option in choice.options)
+    shares, loss = search.trial(settings)
+    share = sum(search.costs[kind] * shares[kind] for kind in shares) / sum(search.costs[kind] for kind in shares)
+    held = max(shares.values()) if search.spec.scope == "each" else share
+    return _Made(settings, held, loss, held <= budget)
+
+
+def _table(
+    unit: str, named: str, tried: Sequence[Option], made: Sequence[_Made], best: _Made
+) -> tuple[tuple[str, ...], ...]:
+    """What was tried alone and together, and what was chosen."""
+    chosen = set(best.settings)
+    rows = [("tower", "what goes", f"{unit} left", named, "chosen")]
+    for each in tried:
+        mark = "yes" if (each.tower, each.method, each.level) in chosen else ""
+        rows.append(
+            (each.tower, f"{each.method} {100 * each.level:g} %", f"{each.share:.3f}", f"{each.loss:.4g}", mark)
+        )
+    for split in made:
+        words = ", ".join(f"{kind} {method} {100 * level:g} %" for kind, method, level in split.settings)
+        rows.append(("together", words, f"{split.share:.3f}", f"{split.loss:.4g}", "yes" if split is best else ""))
+    return tuple(rows)

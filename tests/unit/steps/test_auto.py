@@ -1,0 +1,156 @@
+"""Splitting a budget: the arithmetic against brute force, and a search whose losses are known beforehand."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+import tiny_towers
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from compress.core.errors import UsageError
+from compress.models import cost
+from compress.steps.prune import auto
+from compress.steps.prune._allocation import Option, monotone, ranked
+from compress.steps.step import Context
+
+shares = st.floats(0.2, 1)
+losses = st.floats(0, 3)
+
+
+def feeds(kind):
+    return tiny_towers.feeds(kind, 12)
+
+
+@given(st.lists(st.tuples(shares, losses), min_size=6, max_size=6), st.floats(0.1, 1), st.booleans())
+def test_the_first_split_is_the_best_of_all(values, budget, each):
+    keys = [(tower, method) for tower in ("vision", "text") for method in ("mlp", "vo", "qk")]
+    options = [Option(*key, 0.5, *value) for key, value in zip(keys, values, strict=True)]
+    costs = {"vision": 3.0, "text": 1.0}
+    best = None
+    for taken in product((False, True), repeat=len(options)):
+        left = dict.fromkeys(costs, 1.0)
+        for option, take in zip(options, taken, strict=True):
+            left[option.tower] *= option.share if take else 1
+        held = max(left.values()) if each else (3 * left["vision"] + left["text"]) / 4
+        if held <= budget:
+            total = sum(option.loss for option, take in zip(options, taken, strict=True) if take)
+            best = total if best is None else min(best, total)
+    found = ranked(options, costs, budget, each)
+    assert (not found) == (best is None)
+    if best is not None:
+        assert found[0].loss == pytest.approx(best)
+        assert all(choice.share <= budget or each for choice in found)
+        assert all(max(choice.shares.values()) <= budget for choice in found if each)
+
+
+def test_a_higher_level_never_loses_less():
+    told = [
+        Option("text", "mlp", 0.5, 0.7, 0.1),
+        Option("text", "mlp", 0.25, 0.8, 0.3),
+        Option("text", "qk", 0.5, 0.9, -1),
+    ]
+    assert {(each.method, each.level): each.loss for each in monotone(told)} == {
+        ("mlp", 0.25): 0.3, ("mlp", 0.5): 0.3, ("qk", 0.5): 0,
+    }  # fmt: skip
+
+
+def search(budget, encoder, **context):
+    spec = auto.Spec(budget=budget, towers=("text",), methods=("qk", "mlp"), levels=(0.5,))
+    return auto.apply(encoder, spec, Context(feeds, **context))
+
+
+def widths(encoder):
+    return {site.role: site.shape[1] for site in encoder.towers["text"].sites if site.role in ("mlp.fc1", "attn.qkv")}
+
+
+@pytest.fixture
+def headed(tmp_path):
+    return tiny_towers.encoder(tmp_path, heads=4)
+
+
+def dear_neurons(encoder):
+    """Every neuron that goes costs a margin, dims of heads cost nothing."""
+    return float(72 - widths(encoder)["mlp.fc1"])
+
+
+def test_what_loses_nothing_goes(headed):
+    before = cost.parameters(headed.towers["text"])
+    report = search({"parameters": 0.97}, headed, loss=dear_neurons)
+    first = {
+        site.role: site.shape for site in headed.towers["text"].sites if site.name in ("/q.product", "/fc1.product")
+    }
+    assert first == {"attn.qkv": (40, 32), "mlp.fc1": (40, 72)}
+    left = cost.parameters(headed.towers["text"]) / before
+    assert left < 0.97
+    assert report.summary.startswith(f"parameters {left:.3f} of 0.97 allowed: text qk 50 %; gate loss")
+    names, *rows = report.table
+    assert names == ("tower", "what goes", "parameters left", "gate loss on the development split", "chosen")
+    assert ("text", "qk 50 %", f"{left:.3f}", "0", "yes") in rows
+    assert [row[0] for row in rows] == ["text", "text", *["together"] * (len(rows) - 2)]
+    assert {row.site for row in report.rows} == {"/q.product", "/k.product"}
+
+
+@pytest.mark.slow
+def test_both_go_where_one_is_not_enough_and_twice_the_same(tmp_path):
+    made = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        encoder = tiny_towers.encoder(tmp_path / name, heads=4)
+        made.append((search({"flops": 0.72}, encoder), encoder))
+    (report, encoder), (again, other) = made
+    assert report == again
+    assert encoder.towers["text"].graph.SerializeToString() == other.towers["text"].graph.SerializeToString()
+    assert widths(encoder) == {"attn.qkv": 40, "mlp.fc1": 32}
+    assert "1 - cosine on held-out samples" in report.summary
+
+
+@pytest.mark.slow
+def test_measured_seconds_decide(headed):
+    """On a target where neurons cost nothing, only dims of heads make it faster."""
+
+    def latency(encoder):
+        first = encoder.towers["text"].site("/q.product").shape[1]
+        return {"text": (40.0, float(first)), "vision": (1.0, 1.0)}
+
+    report = search({"latency": 0.9}, headed, loss=lambda _: 0.5, latency=latency)
+    assert "latency 0.800 of 0.9 allowed: text qk 50 %" in report.summary
+
+
+def test_a_budget_that_cannot_be_kept(headed):
+    with pytest.raises(UsageError, match=r"no split of these levels leaves 0\.2 of parameters"):
+        search({"parameters": 0.2}, headed, loss=lambda _: 0.0)
+    with pytest.raises(UsageError, match="nobody measures latency here"):
+        search({"latency": 0.9}, headed)
+
+
+def test_a_loss_that_is_no_number_is_never_chosen(headed):
+    with pytest.raises(UsageError, match="no split of these levels"):
+        search({"parameters": 0.97}, headed, loss=lambda _: float("nan"))
+    assert widths(headed) == {"attn.qkv": 40, "mlp.fc1": 72}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"budget": {}}, {"budget": {"parameters": 1}}, {"budget": {"parameters": 0}}, {"budget": {"latency": 1.5}},
+        {"budget": {"parameters": 0.5, "flops": 0.5}}, {"budget": {"bytes": 0.5}}, {}, {"levels": (0.5, 0.5)},
+        {"budget": {"flops": 0.5}, "levels": (1.0,)}, {"budget": {"flops": 0.5}, "methods": ()},
+        {"budget": {"flops": float("nan")}}, {"budget": {"flops": 0.5}, "methods": ("gptq",)},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_budgets_that_say_nothing(bad):
+    with pytest.raises(ValidationError):
+        auto.Spec(**bad)
+
+
+def test_rows_of_a_site_become_one():
+    from compress.steps.prune._levers import _merged
+    from compress.steps.step import SiteReport
+
+    first = SiteReport("text", "/fc2", "mlp.fc2", "takes over", 80, 80, 0.4)
+    (made,) = _merged([first, SiteReport("text", "/fc2", "mlp.fc2", "5 of 9 inputs", 80, 40, 0.2, "1-4")])
+    assert made == SiteReport("text", "/fc2", "mlp.fc2", "takes over; then 5 of 9 inputs", 80, 40, 0.4, "1-4")
+    assert np.isfinite(made.error)
