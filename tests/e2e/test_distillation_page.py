@@ -1,11 +1,14 @@
 """docs/distillation.md tells the truth: its recipes are read, its methods and options are those that there are."""
 
 import re
+import shlex
 from pathlib import Path
 
+import click
 import pytest
 
-from compress.cli.running import target_names
+from compress.cli.main import root
+from compress.cli.running import read_recipe, target_names
 from compress.gates.policy_file import bundled_policies
 from compress.recipe.load import load
 from compress.recipe.training import Feeding
@@ -35,6 +38,19 @@ def test_defaults_are_as_told():
     told = dict(re.findall(r"^\| `(\w+)` \| ([\w.]+) \|", PAGE, re.M))
     for name in ("streaming", "rendered", "augment", "views", "broken"):
         assert told[name] == str(Feeding.model_fields[name].default).lower()
+
+
+def test_commands_parse(tmp_path, monkeypatch):
+    """Options and recipes of the page's commands; what stands before `compress` starts processes."""
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    lines = [line.split("compress ", 1)[1] for line in re.findall(r"^\$ (.*compress distill .*)$", PAGE, re.M)]
+    assert len(lines) == 3
+    for line in lines:
+        name, *words = shlex.split(line)
+        found = root.get_command(click.Context(root), name)
+        read_recipe(found.make_context(name, words).params, name)
 
 
 def test_links_lead_somewhere():
