@@ -20,8 +20,8 @@ from compress.core.errors import UsageError
 from compress.data import order, runtime
 from compress.data.making import Broken, Making, Planned, TrainingBatch
 from compress.data.order import Mixture, Share
-from compress.data.raw import Raw, Rendering, require_some
-from compress.data.stored import WHERE, Stored
+from compress.data.raw import WHERE, Raw, Rendering, require_some
+from compress.data.stored import Stored
 from compress.data.workers import Workers
 from compress.recipe.training import Feeding, Use
 
