@@ -22,14 +22,14 @@ from compress.steps.quantize._weights import stored_bytes
 from compress.steps.step import Context, SiteReport, StepReport
 
 USE = "distill.qad"
-EXAMPLE = {"steps": 8, "batch": 8, "held_out": 0}
+EXAMPLE = {"steps": 8, "batch": 8, "held_out": 0, "rate": 3e-4}
 
 
 class Spec(Training):
     """Options of `distill.qad`."""
 
     losses: Weights = Field(Weights(), description="weight of each loss")
-    rate: PositiveNumber = Field(3e-4, description="highest learning rate of AdamW")
+    rate: PositiveNumber = Field(1e-4, description="highest learning rate of AdamW; integers move in jumps")
     scales: Literal["fixed", "learned"] = Field(
         "fixed", description="learned: every block's scale is trained as well (LSQ), also where blocks shared one"
     )
