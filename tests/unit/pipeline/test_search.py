@@ -7,9 +7,9 @@ import pytest
 
 from compress.gates.outcomes import Outcomes, Unmeasured
 from compress.gates.policy import Policy, load_policy
-from compress.pipeline import forecast, search
-from compress.pipeline.forecast import Left
+from compress.pipeline import prediction, search
 from compress.pipeline.options import Options
+from compress.pipeline.prediction import Left
 from compress.recipe.schema import Step
 from compress.steps.prune import depth, mlp, qk
 from compress.steps.step import Context
@@ -96,16 +96,16 @@ def steps(*specs):
 def test_more_and_less_than_a_recipe_says():
     left = {"text": Left(0.8, 0.7, 0.9)}
     told = steps(("qk", qk.Spec(ratio=0.25)), ("mlp", mlp.Spec(ratio=0.4)))
-    found = forecast.forecasts(told, left)
+    found = prediction.predictions(told, left)
     assert [each.ratios for each in found] == [(0.125, 0.2), (0.25, 0.4), (0.375, pytest.approx(0.6)), (0.5, 0.8)]
     assert found[1].towers["text"] == Left(pytest.approx(0.8), pytest.approx(0.7), pytest.approx(0.9))
     assert found[3].towers["text"] == Left(pytest.approx(0.6), pytest.approx(0.4), pytest.approx(0.8))
-    assert forecast.forecasts(told, {"text": Left(0.8, 0.7, None)})[0].towers["text"].latency is None
+    assert prediction.predictions(told, {"text": Left(0.8, 0.7, None)})[0].towers["text"].latency is None
 
 
 def test_nothing_is_predicted_without_a_ratio_or_beyond_reason():
     left = {"text": Left(0.8, 0.7, 0.9)}
-    assert forecast.forecasts(steps(("depth", depth.Spec(blocks=1))), left) == ()
-    assert [each.ratios for each in forecast.forecasts(steps(("mlp", mlp.Spec(ratio=0.5))), left)] == [
+    assert prediction.predictions(steps(("depth", depth.Spec(blocks=1))), left) == ()
+    assert [each.ratios for each in prediction.predictions(steps(("mlp", mlp.Spec(ratio=0.5))), left)] == [
         (0.25,), (0.5,), (0.75,),
     ]  # fmt: skip
