@@ -69,7 +69,7 @@ def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
     was, now = (_scale.calibration_error(scale, found[judged_by], right[judged_by]) for scale in (before, fitted))
     what = "captions" if spec.to == "pairs" else "the reference's answers"
     error = f"expected calibration error {100 * was:.2f} -> {100 * now:.2f} %"
-    return StepReport(USE, f"{before:.4g} -> {fitted:.4g}; {error} on {what} held out", (), fitted)
+    return StepReport(USE, f"{before:.4g} -> {fitted:.4g}; {error} on {what} held out", (), logit_scale=fitted)
 
 
 def _embedded(tower: Tower, context: Context) -> NDArray[np.float32]:

@@ -103,7 +103,11 @@ def test_no_rank_moves_and_no_weight(tiny_encoder, tmp_path):
 
 
 def test_the_last_step_that_found_a_scale_counts(tiny_encoder):
-    reports = [StepReport("a", "", (), 3.0), StepReport("b", "", (), 4.0), StepReport("c", "", ())]
+    reports = [
+        StepReport("a", "", (), logit_scale=3.0),
+        StepReport("b", "", (), logit_scale=4.0),
+        StepReport("c", "", ()),
+    ]
     assert scaled(tiny_encoder, reports).logit_scale == 4.0
     assert scaled(tiny_encoder, reports[2:]) is tiny_encoder
 
