@@ -218,6 +218,10 @@ def _weights(encoder: Encoder, origin: Origin) -> bytes:
 def weights_of(encoder: Encoder, origin: Origin) -> dict[str, NDArray[np.float32]]:
     """The model's weights by name, with those of the graphs' products in place of what they were."""
     weights = dict(origin.weights())
+    if "logit_scale" in weights and encoder.logit_scale is not None:
+        before = weights["logit_scale"]
+        if not np.isclose(np.exp(before), encoder.logit_scale, rtol=1e-6):
+            weights["logit_scale"] = np.full_like(before, np.log(encoder.logit_scale))
     for tower in encoder.towers.values():
         for site in tower.sites:
             if site.op == "MatMul" and f"{site.name}.weight" in weights:
