@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,6 +93,7 @@ def options_of(given: dict[str, Any]) -> Options:
     """What the command line says about a run."""
     from compress.pipeline.options import Options
 
+    follower = int(os.environ.get("RANK", "0")) > 0  # as `accelerate launch` numbers the processes it starts
     return Options(
         output=given["output"],
         data_roots=(*given["roots"], Path()),
@@ -100,7 +102,8 @@ def options_of(given: dict[str, Any]) -> Options:
         resume=given.get("resume", False),
         signing=signing.signing_of(given),
         waivers=_waivers(given.get("waivers")),
-        progress=progress(given["quiet"]),
+        progress=progress(given["quiet"] or follower),
+        follower=follower,
     )
 
 
@@ -123,8 +126,11 @@ def run_recipe(given: dict[str, Any], kind: str | None = None) -> int:
 
 def execute(recipe: Recipe, file: Path, options: Options, as_json: bool) -> int:
     """Run a recipe that was read already, and show what came out."""
-    from compress.pipeline.run import run
+    from compress.pipeline.run import follow, run
 
+    if options.follower:
+        follow(recipe, file, options)
+        return 0
     result = run(recipe, file, options)
     if as_json:
         from compress.artifact import layout

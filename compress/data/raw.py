@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from PIL import Image
 
@@ -12,6 +13,9 @@ from compress.core.errors import UsageError
 from compress.data import folder, opening, rendered
 from compress.data.items import Texts
 from compress.data.rendered import Kind
+
+WHERE: Final = "data.training"
+"""Where a recipe says what is trained on."""
 
 
 @dataclass(frozen=True, slots=True)

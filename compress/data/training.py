@@ -20,12 +20,15 @@ from compress.core.errors import UsageError
 from compress.data import order, runtime
 from compress.data.making import Broken, Making, Planned, TrainingBatch
 from compress.data.order import Mixture, Share
-from compress.data.raw import Raw, Rendering, require_some
-from compress.data.stored import WHERE, Stored
+from compress.data.raw import WHERE, Raw, Rendering, require_some
+from compress.data.stored import Stored
 from compress.data.workers import Workers
 from compress.recipe.training import Feeding, Use
 
 __all__ = ["Share", "TrainingBatch", "TrainingSet"]
+
+_TEXTS: Final = 0x7E57
+"""Keeps the rendered texts apart from scenes that are the data themselves, whose seeds are small."""
 
 _POOL: Final = 8192
 """Rendered texts beside a stream of unknown length."""
@@ -154,7 +157,7 @@ class TrainingSet:
         return Planned((self.pool + at) * self.feeding.views + epoch % self.feeding.views, raw)
 
     def _rendered(self, at: int, epoch: int) -> Planned:
-        raw = Raw(f"rendered-{at}", Rendering("reading", "train", self.seed, at))
+        raw = Raw(f"rendered-{at}", Rendering("reading", "train", self.seed + _TEXTS, at))
         return Planned(at * self.feeding.views + epoch % self.feeding.views, raw)
 
     def _workers_wanted(self) -> int:

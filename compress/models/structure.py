@@ -19,6 +19,7 @@ from pydantic import Field, ValidationError
 from compress.artifact import layout
 from compress.core.errors import UsageError
 from compress.models.attention import attention
+from compress.models.graph import array, initializers
 from compress.models.junctions import bias_of
 from compress.models.surgery import linear
 from compress.recipe.fields import PositiveInt, Strict, Text, Version
@@ -216,13 +217,19 @@ def _weights(encoder: Encoder, origin: Origin) -> bytes:
 
 
 def weights_of(encoder: Encoder, origin: Origin) -> dict[str, NDArray[np.float32]]:
-    """The model's weights by name, with those of the graphs' products in place of what they were."""
+    """The model's weights by name, with those of the graphs in place of what they were.
+
+    Products are turned and named by their site; norms, biases, tables and positions have kept the model's own names.
+    """
     weights = dict(origin.weights())
     if "logit_scale" in weights and encoder.logit_scale is not None:
         before = weights["logit_scale"]
         if not np.isclose(np.exp(before), encoder.logit_scale, rtol=1e-6):
             weights["logit_scale"] = np.full_like(before, np.log(encoder.logit_scale))
     for tower in encoder.towers.values():
+        for name, tensor in initializers(tower.graph).items():
+            if name in weights and tuple(tensor.dims) == weights[name].shape:
+                weights[name] = array(tensor).astype(np.float32)
         for site in tower.sites:
             if site.op == "MatMul" and f"{site.name}.weight" in weights:
                 weight, bias = linear(tower, site)

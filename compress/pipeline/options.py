@@ -12,7 +12,10 @@ from compress.recipe.waivers import Waivers
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Where artifacts go, where data are looked for, and how a run behaves."""
+    """Where artifacts go, where data are looked for, and how a run behaves.
+
+    A `follower` is a process that `accelerate launch` started beside the first one: it trains along and writes nothing.
+    """
 
     output: Path = Path("artifacts")
     data_roots: tuple[Path, ...] = (Path(),)
@@ -22,6 +25,7 @@ class Options:
     signing: Signing | None = None
     waivers: Waivers | None = None
     progress: Progress = field(default_factory=Silent)
+    follower: bool = False
 
     @property
     def cache(self) -> Path:

@@ -31,7 +31,7 @@ from compress.pipeline.prediction import Left, Prediction
 from compress.pipeline.run import policy_file, target_of
 from compress.pipeline.search import SEARCHES
 from compress.pipeline.sensitivity import Sensitivity
-from compress.pipeline.training import TRAINS
+from compress.pipeline.training import TRAINS, untrained
 from compress.recipe.schema import Recipe, Step
 from compress.recipe.sources import DataSource
 from compress.steps.quantize._weights import in_words
@@ -156,6 +156,7 @@ def plan(recipe: Recipe, file: Path, options: Options, sensitive: bool = False) 
     if spec is None and (asking := [step.use for step in steps if step.calibrates]):
         what, hint = f"{asking[0]} needs calibration data", "add data: {calibration: {source: scenes, samples: 256}}"
         refused.append(Refusal("data.calibration", what, hint))
+    refused += [_refusal(error) for error in untrained(recipe)]
     return Plan(
         recipe=recipe.name,
         source=encoder.source,

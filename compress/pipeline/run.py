@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -87,6 +88,20 @@ def run(recipe: Recipe, file: Path, options: Options) -> Result:
         return Result(settled, report)
 
 
+def follow(recipe: Recipe, file: Path, options: Options) -> None:
+    """Apply the steps beside the first of several processes, which does all the rest; they meet where they train."""
+    encoder = model.load(recipe.model, file, options.offline, options.data_roots)
+    against = model.original(encoder, options.offline, options.data_roots)
+    with tempfile.TemporaryDirectory() as made:
+        reference = model.write_reference(against, Path(made))
+        shown = Shown(
+            provenance.load(recipe, options.data_roots, options.progress),
+            trained(recipe, reference, options),
+            teacher(recipe, against),
+        )
+        apply_steps(recipe, encoder, reference, shown, options)
+
+
 def target_of(recipe: Recipe) -> Target:
     """The recipe's target. Raises UsageError where a step's method says that it serves others only."""
     if len(recipe.targets) > 1:
@@ -123,14 +138,15 @@ def apply_steps(
     if training is not None:
         follows["training data"] = training.digest
     kept = Checkpoint(checkpoint.place(options.output, recipe.name), follows, encoder, options.progress)
-    reports = kept.start(options.resume)
+    reports = kept.start(options.resume) if options.resume or not options.follower else []
     with contextlib.closing(training) if training is not None else contextlib.nullcontext():
         for at, step in enumerate(recipe.steps[len(reports) :], start=len(reports)):
             mine = replace(context, work=kept.folder / f"step{at}")
             report: StepReport = names.load("compress.steps", step.use).apply(encoder, step.spec, mine)
             options.progress.say(f"{report.use}: {report.summary}")
             reports.append(report)
-            kept.save(reports)
+            if not options.follower:
+                kept.save(reports)
     return tuple(reports)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from compress.core.errors import UsageError
 from compress.data.items import Items
 from compress.data.stored import stored
 from compress.data.training import TrainingSet
@@ -48,3 +49,11 @@ def trained(recipe: Recipe, reference: Path, options: Options) -> TrainingSet | 
     if source is None:
         return None
     return TrainingSet(stored(source, options.data_roots), source.feeding or Feeding(), reference, recipe.seed)
+
+
+def untrained(recipe: Recipe) -> Iterator[UsageError]:
+    """What to say of the first step that trains, where there is nothing to train on."""
+    trains = next((step.use for step in recipe.steps if step.use.startswith(TRAINS)), None)
+    if trains is not None and not recipe.data.keys() & {TRAINING, "calibration"}:
+        hint = "add data: {training: {source: scenes, samples: 4000}}"
+        yield UsageError(f"{trains} needs training data", f"data.{TRAINING}", hint)

@@ -2,13 +2,16 @@
 
 import hashlib
 import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny_towers
-import tiny_training
 from onnx import numpy_helper
 from pydantic import ValidationError
+from tiny_training import TinySet, stored
 
 from compress import targets
 from compress.core import names
@@ -19,6 +22,7 @@ from compress.models.tower import copied
 from compress.models.treatment import BlockWeights, Float16, StaticFloat8, StaticInt8
 from compress.recipe.steps import StepSpec
 from compress.steps import method_names, spec_of
+from compress.steps.quantize import int4_rtn
 from compress.steps.quantize._float8 import decoded
 from compress.steps.step import Context
 from compress.targets.graph import emitter, standard
@@ -40,6 +44,10 @@ SEARCHES = {"prune.auto"}
 DISTILLERS = [name for name in METHODS if name.startswith("distill.")]
 ROUNDED = {"compress.steps.distill.qad"}
 """Distillers that train what is quantized already."""
+
+
+CACHE = tempfile.TemporaryDirectory()
+"""What the teacher says of the samples is asked once for all tests."""
 
 
 @pytest.fixture(params=METHODS)
@@ -90,15 +98,26 @@ def example(method):
 
 
 def applied(method, encoder, spec=None, seed=0):
-    """A step as a recipe applies it; what trains starts from towers that were compressed before."""
+    """A step as a recipe applies it; what trains finds towers that were compressed before."""
     context = Context(feeds, seed=seed)
-    if method.__name__ in map("compress.steps.{}".format, DISTILLERS):
-        context = Context(
-            feeds, seed=seed, training=tiny_training.TinySet(tiny_training.stored(48)), teacher=copied(encoder)
-        )
-        before = "quantize.int8_static" if method.__name__ in ROUNDED else "prune.mlp"
-        applied(names.load("compress.steps", before), encoder)
+    if method.__name__.removeprefix("compress.steps.") in DISTILLERS:
+        context = replace(context, training=TinySet(stored(48)), teacher=copied(encoder), cache=Path(CACHE.name))
+        damage(method, encoder)
     return method.apply(encoder, spec or example(method), context)
+
+
+def damage(method, encoder):
+    """What a training step is for: weights in 4 bits, or a tenth of noise on all of them."""
+    if method.__name__ in ROUNDED:
+        int4_rtn.apply(encoder, int4_rtn.Spec(), Context())
+        return
+    rng = np.random.default_rng(0)
+    for tower in encoder.towers.values():
+        for site in tower.sites:
+            tensor = initializers(tower.graph)[site.weight]
+            weight = array(tensor)
+            noise = 0.1 * weight.std() * rng.standard_normal(weight.shape)
+            tensor.CopyFrom(numpy_helper.from_array((weight + noise).astype(np.float32), site.weight))
 
 
 def feeds(kind):
@@ -226,45 +245,32 @@ def test_a_share_that_leaves_all_or_nothing(pruner, ratio):
 
 
 def test_a_distiller_changes_what_it_reports_and_nothing_else(distiller, headed):
-    before = copied(headed)
+    sites = {kind: tower.sites for kind, tower in headed.towers.items()}
     report = applied(distiller, headed)
-    assert report.use == distiller.__name__.removeprefix("compress.steps.")
+    assert report.use == distiller.USE
     assert report.summary
     rows = {(row.tower, row.site): row for row in report.rows}
-    assert len(rows) == len(report.rows) > 0
-    assert {tower for tower, _ in rows} == set(headed.towers)
+    assert len(rows) == len(report.rows) == sum(map(len, sites.values()))
     for row in rows.values():
         assert row.role == headed.towers[row.tower].site(row.site).role
         assert 0 < row.error < 1
         assert row.bytes_before == row.bytes_after
     for kind, tower in headed.towers.items():
-        assert [site.name for site in tower.sites] == [site.name for site in before.towers[kind].sites]
-        assert set(tower.treatments) == {name for tower_of, name in rows if tower_of == kind and tower.treatments}
-
-
-def test_a_distiller_brings_the_student_nearer(distiller, headed):
-    reference = copied(headed)
-    compressed = copied(headed)
-    applied(
-        names.load("compress.steps", "quantize.int8_static" if distiller.__name__ in ROUNDED else "prune.mlp"),
-        compressed,
-    )
-    report = applied(distiller, headed)
+        assert tower.sites == sites[kind]
+        assert bool(tower.treatments) == (distiller.__name__ in ROUNDED)
     curve = next(each for each in report.curves if each.name == "loss")
     assert curve.steps[0] == 0
-    assert np.isfinite(curve.values).all()
-    assert np.mean(curve.values[-5:]) < np.mean(curve.values[:5])
-    assert initializers(headed.towers["vision"].graph).keys() <= initializers(reference.towers["vision"].graph).keys()
+    assert np.mean(curve.values[-3:]) < np.mean(curve.values[:3])
 
 
 def test_only_the_selected_are_trained(distiller, headed):
     report = applied(distiller, headed, distiller.Spec(**distiller.EXAMPLE, include=("text:mlp.fc1",)))
-    assert {(row.tower, row.role) for row in report.rows} == {("text", "mlp.fc1")}
+    assert {(row.tower, row.role) for row in report.rows if row.treatment == "trained"} <= {("text", "mlp.fc1")}
+    assert ("text", "mlp.fc1") in {(row.tower, row.role) for row in report.rows}
 
 
-def test_a_distiller_without_data_or_teacher(distiller, headed):
-    if distiller.__name__ in ROUNDED:
-        applied(names.load("compress.steps", "quantize.int8_static"), headed)
+def test_a_distiller_without_data(distiller, headed):
+    damage(distiller, headed)
     with pytest.raises(UsageError, match="needs training data"):
         distiller.apply(headed, example(distiller), Context(feeds, teacher=copied(headed)))
 
@@ -328,10 +334,14 @@ def test_only_the_selected_layers_are_pruned(pruner, headed):
 def test_a_selector_that_matches_nothing(method, tiny_encoder):
     if method.__name__.removeprefix("compress.steps.") in SCALES:
         pytest.skip("it works on both towers as they are, and says so")
+    if method.__name__.removeprefix("compress.steps.") in DISTILLERS:
+        damage(method, tiny_encoder)
+    before = changed(tiny_encoder)
     spec = method.Spec.model_validate_json(json.dumps({**method.EXAMPLE, "include": ["vision:embedding"]}))
+    context = Context(feeds, training=TinySet(stored(8)), teacher=copied(tiny_encoder))
     with pytest.raises(UsageError, match="matches nothing"):
-        applied(method, tiny_encoder, spec)
-    assert not changed(tiny_encoder)
+        method.apply(tiny_encoder, spec, context)
+    assert changed(tiny_encoder) == before
 
 
 def test_the_same_seed_gives_the_same_bytes(plain, pair, tmp_path):

@@ -17,6 +17,7 @@ from safetensors.numpy import load as read_weights
 from compress.artifact import layout
 from compress.core.errors import UsageError
 from compress.models import structure
+from compress.models.differentiable import DifferentiableTower, write_back
 from compress.models.loading import load
 from compress.models.structure import Heads, Model, Module, Structure
 from compress.pipeline import model, runnable
@@ -100,6 +101,20 @@ def test_a_shorter_one_is_read_again(shallow, original):
             site.name: site.shape for site in tower.sites
         }
     assert again.parameters < 0.8 * loaded(original).parameters
+
+
+def test_trained_weights_of_all_kinds_are_read_again(original, tmp_path):
+    encoder = loaded(original)
+    mlp.apply(encoder, mlp.Spec(ratio=0.25), Context(feeds))
+    for tower in encoder.towers.values():
+        module = DifferentiableTower(tower)
+        with torch.no_grad():
+            for weight in module.weights().values():
+                weight.add_(0.02 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)))
+        write_back(tower, module)
+    again = loaded(written(encoder, tmp_path / "artifact"))
+    for kind in encoder.towers:
+        assert embedded(again, kind) == pytest.approx(embedded(encoder, kind), abs=1e-5)
 
 
 def test_it_is_read_again(narrow, original):

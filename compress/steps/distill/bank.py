@@ -13,7 +13,7 @@ from compress.steps.distill._options import Losses, Training, Weight
 from compress.steps.step import Context, StepReport
 
 USE = "distill.bank"
-EXAMPLE = {"steps": 30, "batch": 8}
+EXAMPLE = {"steps": 8, "batch": 8, "held_out": 0}
 
 
 class Weights(Losses):

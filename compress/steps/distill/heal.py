@@ -15,7 +15,7 @@ from compress.steps.distill.features import Weights
 from compress.steps.step import Context, StepReport
 
 USE = "distill.heal"
-EXAMPLE = {"steps": 30, "batch": 8}
+EXAMPLE = {"steps": 8, "batch": 8, "held_out": 0}
 
 
 class Spec(Training):

@@ -22,7 +22,7 @@ from compress.steps.quantize._weights import stored_bytes
 from compress.steps.step import Context, SiteReport, StepReport
 
 USE = "distill.qad"
-EXAMPLE = {"steps": 30, "batch": 8}
+EXAMPLE = {"steps": 8, "batch": 8, "held_out": 0}
 
 
 class Spec(Training):

@@ -14,6 +14,9 @@ from compress.gates.policy import Policy
 from compress.models.tower import Encoder, Site, Tower
 from compress.models.treatment import BlockWeights, StaticInt8
 from compress.pipeline import demand, plan
+from compress.pipeline.training import untrained
+from compress.recipe.schema import Recipe
+from compress.recipe.steps import Step, StepSpec
 from compress.steps.step import SiteReport
 from compress.targets import onnxruntime_cpu
 
@@ -151,3 +154,19 @@ def test_a_refusal_of_no_site_ends_it(tmp_path):
 
     (refused,) = plan._export(Never, overlapping(), tmp_path / "made")
     assert (refused.where, refused.what, refused.hint) == ("target", "not at all", "take another")
+
+
+def test_a_step_that_trains_needs_data():
+    told = {
+        "version": 1,
+        "name": "a",
+        "model": {"source": "pocket-clip"},
+        "targets": ("onnxruntime-cpu",),
+        "policy": "p",
+    }
+    heal = Step(use="distill.heal", spec=StepSpec())
+    (refused,) = untrained(Recipe.model_validate({**told, "steps": (heal,)}))
+    assert (refused.where, refused.what) == ("data.training", "distill.heal needs training data")
+    for name in ("training", "calibration"):
+        data = {name: {"source": "scenes", "samples": 4}}
+        assert not list(untrained(Recipe.model_validate({**told, "steps": (heal,), "data": data})))

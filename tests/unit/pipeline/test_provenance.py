@@ -1,17 +1,24 @@
 """What a model was made with: its own data, and those of the pruned model that it was made from."""
 
 import functools
+import io
+import tarfile
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from compress.artifact import layout
-from compress.data import fingerprint
+from compress.data import fingerprint, rendered
 from compress.data.album import Album
+from compress.data.items import Request
+from compress.evals import suite
 from compress.gates.outcomes import Unmeasured
 from compress.models.structure import Model, Structure
 from compress.pipeline import provenance
 from compress.pipeline.options import Options
-from compress.recipe.sources import NamedModel
+from compress.recipe.sources import Columns, DataSource, NamedModel
+from compress.recipe.training import Feeding
 
 RECIPE = """
 version: 1
@@ -72,3 +79,49 @@ def test_nobody_knows_where_the_pruned_model_is_not_here(made):
     assert len(seen_by(child, parent.parent).ids) == 8
     (parent / layout.RECIPE).unlink()
     assert isinstance(seen_by(child, parent.parent), Unmeasured)
+
+
+def shard(folder, streaming):
+    """A recipe's data that train on a shard whose second of three images is the release split's fourth scene."""
+    planted = rendered.load(rendered.Rendered(kinds=("pins",)), Request("release", 8)).images[3]
+    pictures = [Image.new("RGB", (64, 64), (9, 9, at)) for at in (0, 200)]
+    with tarfile.open(folder / "a.tar", "w") as tar:
+        for at, picture in enumerate((pictures[0], planted.resize((100, 100)), pictures[1])):
+            held = io.BytesIO()
+            picture.save(held, "PNG")
+            told = tarfile.TarInfo(f"{at}.png")
+            told.size = held.tell()
+            held.seek(0)
+            tar.addfile(told, held)
+    return {"training": DataSource(source=str(folder), feeding=Feeding(streaming=streaming))}
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_what_is_trained_on_is_found_among_what_is_measured(tmp_path, streaming):
+    (tmp_path / "shards").mkdir()
+    data = shard(tmp_path / "shards", streaming)
+    options = Options(output=tmp_path / "out")
+    (part,) = provenance.seen(data, options).chunks()
+    assert part.ids == ("training/0", "training/1", "training/2")
+    measured = rendered.load(rendered.Rendered(kinds=("pins",)), Request("release", 8))
+    (match,) = fingerprint.matches(part, fingerprint.of_images(measured.ids, measured.images))
+    assert (match.left, match.right) == ("training/1", measured.ids[3])
+    assert list((tmp_path / "out" / "cache" / "fingerprints").iterdir())
+
+
+def test_a_task_that_holds_a_training_image_is_not_measured(tmp_path):
+    from types import SimpleNamespace
+
+    (tmp_path / "shards").mkdir()
+    seen = provenance.seen(shard(tmp_path / "shards", True), Options(output=tmp_path / "out"))
+    asked = SimpleNamespace(split="release", items=8, items_per_slice=None, task=None)
+    policy = SimpleNamespace(tasks={"pins": asked}, gates=())
+    got = suite.measure(policy, Path("old"), Path("new"), suite.Options(seen=seen))
+    assert "1 of 8 items were seen by a step" in got["pins.accuracy"].reason
+    assert got["pins.accuracy"].reason.endswith("is training/1")
+
+
+def test_captions_alone_show_no_images(tmp_path):
+    (tmp_path / "labels.jsonl").write_text('{"text": "a"}\n')
+    told = DataSource(source=str(tmp_path), columns=Columns(text="text"), feeding=Feeding(use="captions"))
+    assert not list(provenance.seen({"training": told}, Options(output=tmp_path / "out")).chunks())
