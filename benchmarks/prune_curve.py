@@ -286,6 +286,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def _written(given: argparse.Namespace, rows: Sequence[Row]) -> None:
     """Write what there is so far: a run that is stopped leaves its rows."""
+    rows = sorted(rows, key=lambda row: row.ratio)
     lines = minilm_table(rows) if given.model == "minilm" else pocket_table(rows)
     if given.document:
         write(given.document, given.model, "\n".join((f"### {given.model}", "", described(given), "", *lines)))
@@ -296,7 +297,7 @@ def _written(given: argparse.Namespace, rows: Sequence[Row]) -> None:
 def described(given: argparse.Namespace) -> str:
     """How the table was made, so that it can be made again."""
     packages = ", ".join(f"{name} {environment()['packages'][name]}" for name in ("compress", "onnxruntime", "numpy"))
-    ratios = " ".join(f"{ratio:g}" for ratio in given.ratios)
+    ratios = " ".join(f"{ratio:g}" for ratio in sorted(given.ratios))
     if given.model == "minilm":
         asked = f"minilm --package FOLDER --captions FOLDER --torch-pruning FOLDER --ratios {ratios}"
         what = "1,250 captions of Flickr8k calibrate; cosines and rank 1 are of 2,000 captions of other images."

@@ -1,34 +1,40 @@
 """Time and memory of pruning a tower of ViT-L/14's width: half of the MLP neurons and half of the attention dims.
 
-    python benchmarks/prune_large.py --layers 2 4 --images 16
+    python benchmarks/prune_large.py --layers 2 4 8 24 --images 16 --document docs/benchmarks.md
 
 Weights are random: they make no difference to the time. Fewer layers than ViT-L's 24 show whether time is linear in the
-depth. Memory is the peak of this process while the steps run, above nothing, and that of its largest child.
+depth. The tower is written by one process, pruned by another that never loads torch, and timed by a third; memory is
+the peak of the second while a step runs, and of its largest child, over the bytes of the model.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import resource
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
-import transformers
 from numpy.typing import NDArray
 
 from compress.models.external_data import save
-from compress.models.families.clip import FAMILY
 from compress.models.onnx_towers import load_onnx
-from compress.models.torch_export import export_towers
+from compress.pipeline.evidence import environment
 from compress.steps.prune import mlp, qk, vo
 from compress.steps.step import Context
+from compress.targets.graph.emitter import emit
+from compress.targets.graph.fusion import fuse_products
 from compress.targets.graph.session import open_session
 
+BEGIN, END = "<!-- prune large: begin, written by benchmarks/prune_large.py -->", "<!-- prune large: end -->"
+STEPS = (qk, vo, mlp)
 TEXT = {
     "vocab_size": 99,
     "bos_token_id": 1,
@@ -41,29 +47,69 @@ TEXT = {
 WIDTH = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "image_size": 224, "patch_size": 14}
 
 
-def written(layers: int, path: Path) -> Path:
-    """A random vision tower as ONNX."""
+def write(file: Path, layers: int) -> dict[str, Any]:
+    """A random vision tower as ONNX; says how large it is."""
+    import torch
+    import transformers
+
+    from compress.models.families.clip import FAMILY
+    from compress.models.torch_export import export_towers
+
     torch.manual_seed(0)
     vision = {**WIDTH, "num_hidden_layers": layers}
-    model = transformers.CLIPModel(
-        transformers.CLIPConfig(text_config=TEXT, vision_config=vision, projection_dim=768)
-    ).eval()
-    towers, _ = export_towers(model, FAMILY, normalize=True)
-    save(towers["vision"].graph, path)
-    return path
+    config = transformers.CLIPConfig(text_config=TEXT, vision_config=vision, projection_dim=768)
+    towers, _ = export_towers(transformers.CLIPModel(config).eval(), FAMILY, normalize=True)
+    save(towers["vision"].graph, file)
+    return {"bytes": sum(path.stat().st_size for path in file.parent.glob(f"{file.name}*"))}
 
 
-def images(count: int, batch: int = 8) -> Iterator[Mapping[str, NDArray[np.float32]]]:
-    """Noise."""
+def prune(file: Path, images: int) -> dict[str, Any]:
+    """Prune the tower and write it beside the file; seconds and bytes at the peak of every step."""
+    encoder = load_onnx({"vision": file}, {"kind": "plain"})
+    found = []
+    for method in STEPS:
+        reset()
+        begun = time.perf_counter()
+        method.apply(encoder, method.Spec(towers=("vision",), ratio=0.5), Context(lambda _: noise(images)))
+        seconds = time.perf_counter() - begun
+        child = 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+        found.append({"step": method.USE, "seconds": seconds, "here": peak(), "child": child})
+    made = emit(encoder.towers["vision"])
+    fuse_products(made)
+    save(made, file.with_name("pruned.onnx"))
+    return {"steps": found}
+
+
+def compare(file: Path, rounds: int) -> dict[str, Any]:
+    """Milliseconds of both towers in turn, round by round, by batch size."""
+    encoder = load_onnx({"vision": file}, {"kind": "plain"})
+    fuse_products(whole := emit(encoder.towers["vision"]))
+    sessions = [open_session(whole), open_session(file.with_name("pruned.onnx"))]
+    made: dict[str, Any] = {}
+    for batch in (1, 8):
+        feed = {"pixel_values": np.zeros((batch, 3, 224, 224), np.float32)}
+        for at in range(rounds + 1):
+            row = []
+            for session in sessions:
+                begun = time.perf_counter()
+                session.run(None, feed)
+                row.append(1e3 * (time.perf_counter() - begun))
+            if at:  # the first round warms up
+                made.setdefault(str(batch), []).append(row)
+    return made
+
+
+def noise(count: int, batch: int = 8) -> Iterator[Mapping[str, NDArray[np.float32]]]:
+    """Images of noise."""
     rng = np.random.default_rng(0)
     for _ in range(count // batch):
         yield {"pixel_values": rng.normal(size=(batch, 3, 224, 224)).astype(np.float32)}
 
 
-def peak() -> float:
-    """Peak resident memory of this process since the last call of `reset`, in bytes."""
+def peak() -> int:
+    """Peak resident bytes of this process since the last call of `reset`."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024.0 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+    return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
 
 
 def reset() -> None:
@@ -71,42 +117,79 @@ def reset() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
+def line(layers: int, told: Mapping[str, Any]) -> str:
+    """A row of the table."""
+    size, steps = told["bytes"], told["steps"]
+    seconds = " + ".join(f"{step['seconds']:.0f}" for step in steps)
+    total = sum(step["seconds"] for step in steps)
+    here, child = (max(step[name] for step in steps) / size for name in ("here", "child"))
+    both = max(step["here"] + step["child"] for step in steps) / size
+    ratios = []
+    for batch in ("1", "8"):
+        pairs = [new / old for old, new in told[batch]]
+        ratios.append(f"{np.median(pairs):.2f} ({min(pairs):.2f} to {max(pairs):.2f})")
+    cells = f"{layers}", f"{size / 1e6:.0f} MB", seconds, f"{total:.0f}", f"{total / layers:.1f}"
+    return f"| {' | '.join((*cells, f'{here:.2f}', f'{child:.2f}', f'{both:.2f}', *ratios))} |"
+
+
 def main(arguments: Sequence[str]) -> None:
-    """Print a row for every depth."""
+    """Print a row for every depth, and write them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, nargs="+", default=[24])
     parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--document", type=Path)
+    parser.add_argument("--part", choices=("write", "prune", "compare"), help="what a process of its own does")
+    parser.add_argument("--file", type=Path)
     given = parser.parse_args(arguments)
-    print("| layers | model | step | seconds | peak here / model | largest child / model | batch 1 | batch 8 |")
-    print("| ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: |")
+    if given.part:
+        work = {"write": (write, given.layers[0]), "prune": (prune, given.images), "compare": (compare, given.rounds)}
+        function, option = work[given.part]
+        print(json.dumps(function(given.file, option)))
+        return
+    lines = [
+        "| layers | model | seconds of qk + vo + mlp | together | a layer | peak / model | largest child / model "
+        "| both / model | latency, batch 1 | latency, batch 8 |",
+        f"| {' | '.join(['---:'] * 10)} |",
+    ]
+    print("\n".join(lines), flush=True)
     for layers in given.layers:
         with tempfile.TemporaryDirectory() as scratch:
-            file = written(layers, Path(scratch) / "vision.onnx")
-            size = file.stat().st_size
-            encoder = load_onnx({"vision": file}, {"kind": "plain"})
-            before = open_session(file)
-            context = Context(lambda _: images(given.images))
-            for method in (qk, vo, mlp):
-                reset()
-                start = time.perf_counter()
-                method.apply(encoder, method.Spec(towers=("vision",), ratio=0.5), context)
-                seconds = time.perf_counter() - start
-                child = 1024.0 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-                cells = f"{seconds:.0f} | {peak() / size:.2f} | {child / size:.2f}"
-                print(f"| {layers} | {size / 1e6:.0f} MB | {method.USE} | {cells} | | |", flush=True)
-            after = open_session(encoder.towers["vision"].graph)
-            ratios = []
-            for batch in (1, 8):
-                feed = {"pixel_values": np.zeros((batch, 3, 224, 224), np.float32)}
-                timed = {}
-                for _ in range(5):
-                    for name, session in (("before", before), ("after", after)):
-                        start = time.perf_counter()
-                        session.run(None, feed)
-                        timed.setdefault(name, []).append(time.perf_counter() - start)
-                pairs = np.array(timed["after"]) / np.array(timed["before"])
-                ratios.append(f"{np.median(pairs[1:]):.2f}")
-            print(f"| {layers} | | all | | | | {' | '.join(ratios)} |", flush=True)
+            told: dict[str, Any] = {}
+            for part in ("write", "prune", "compare"):
+                told |= _apart(part, Path(scratch) / "vision.onnx", layers, given)
+        lines.append(line(layers, told))
+        print(lines[-1], flush=True)
+        if given.document:
+            put(given.document, "\n".join((described(given), "", *lines)))
+
+
+def _apart(part: str, file: Path, layers: int, given: argparse.Namespace) -> Any:
+    options = ("--layers", str(layers), "--images", str(given.images), "--rounds", str(given.rounds))
+    command = [sys.executable, __file__, "--part", part, "--file", str(file), *options]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+
+
+def described(given: argparse.Namespace) -> str:
+    """How the table was made."""
+    told = environment()
+    packages = ", ".join(f"{name} {told['packages'][name]}" for name in ("compress", "onnxruntime", "numpy"))
+    depths = " ".join(map(str, given.layers))
+    return (
+        f"### ViT-L/14's width\n\n`python benchmarks/prune_large.py --layers {depths} --images {given.images}` on "
+        f"{told['cpu']}, {os.cpu_count()} cores, {packages}. Half of the MLP neurons, and half of the query, key and "
+        "value dims go. Memory is resident, with the interpreter; `both` adds the peaks, though they need not fall "
+        "together. Latency is of the export over float, paired, with the lowest and the highest."
+    )
+
+
+def put(document: Path, text: str) -> None:
+    """Put the text between the markers of a document, at its end where there are none yet."""
+    old = document.read_text("utf-8")
+    if BEGIN not in old:
+        old = f"{old.rstrip()}\n\n{BEGIN}\n{END}\n"
+    before, rest = old.split(BEGIN)
+    document.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.split(END, 1)[1]}", "utf-8")
 
 
 if __name__ == "__main__":

@@ -222,6 +222,10 @@ def weights_of(encoder: Encoder, origin: Origin) -> dict[str, NDArray[np.float32
     Products are turned and named by their site; norms, biases, tables and positions have kept the model's own names.
     """
     weights = dict(origin.weights())
+    if "logit_scale" in weights and encoder.logit_scale is not None:
+        before = weights["logit_scale"]
+        if not np.isclose(np.exp(before), encoder.logit_scale, rtol=1e-6):
+            weights["logit_scale"] = np.full_like(before, np.log(encoder.logit_scale))
     for tower in encoder.towers.values():
         for name, tensor in initializers(tower.graph).items():
             if name in weights and tuple(tensor.dims) == weights[name].shape:

@@ -29,6 +29,14 @@ class Calibration:
         """A function from a tower's kind to batches of its inputs."""
         return self._batches
 
+    def pairs(self) -> tuple[tuple[int, ...], ...]:
+        """For each image, the places of its captions among the texts as `feeds` gives them."""
+        places = {text: at for at, text in enumerate(self._texts())}
+        return tuple(tuple(dict.fromkeys(places[text] for text in told)) for told in self.items.captions)
+
+    def _texts(self) -> list[str]:
+        return list(dict.fromkeys(text for told in self.items.captions for text in told))
+
     def _batches(self, kind: str) -> Iterator[Mapping[str, NDArray[np.generic]]]:
         shipped = runtime.read(self.folder)
         preprocess = open_preprocess(self.folder, shipped)
@@ -38,7 +46,7 @@ class Calibration:
                 images = [self.items.images[place] for place in range(at, min(at + BATCH, len(self.items.images)))]
                 yield {tower.input: preprocess.images(images)}
             return
-        texts = list(dict.fromkeys(text for told in self.items.captions for text in told))
+        texts = self._texts()
         if not texts:
             raise UsageError("the calibration data hold no texts", "data.calibration.columns.text", "name their column")
         for at in range(0, len(texts), BATCH):

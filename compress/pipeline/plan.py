@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -147,8 +147,7 @@ def plan(recipe: Recipe, file: Path, options: Options, sensitive: bool = False) 
         model.export_float(model.original(encoder, options.offline, options.data_roots), reference)
         counted = {kind: (parameter_count(tower.graph), cost.work(tower)) for kind, tower in encoder.towers.items()}
         shown = _shown(recipe, sensitive, options)
-        scenes = Calibration(shown, reference).feeds()
-        steps = tuple(_rehearse(recipe, encoder, scenes, options, refused))
+        steps = tuple(_rehearse(recipe, encoder, Calibration(shown, reference), options, refused))
         found = _sensitivity(recipe, encoder, shown, reference, options) if sensitive else None
         refused += _export(target, encoder, candidate)
         sizes = tuple(_sizes(counted, encoder, reference, candidate))
@@ -210,7 +209,7 @@ def _rungs(
 
 
 def _rehearse(
-    recipe: Recipe, encoder: Encoder, scenes: Callable[[str], Feeds], options: Options, refused: list[Refusal]
+    recipe: Recipe, encoder: Encoder, shown: Calibration, options: Options, refused: list[Refusal]
 ) -> Iterator[StepPlan]:
     """Apply every step to the towers with some data; what a step refuses is noted."""
     for at, step in enumerate(recipe.steps):
@@ -218,13 +217,15 @@ def _rehearse(
 
         def feeds(kind: str, asked: list[str] = asked) -> Feeds:
             asked.append(kind)
-            return scenes(kind)
+            return shown.feeds()(kind)
 
         if step.use.startswith(TRAINS) or step.use in SEARCHES:
             yield StepPlan(step.use, step.use in SEARCHES, ())
             continue
         try:
-            rows = _apply(step, encoder, Context(feeds, options.progress, recipe.seed))
+            rows = _apply(
+                step, encoder, Context(feeds, options.progress, recipe.seed, pairs=shown.pairs, reference=shown.folder)
+            )
         except UsageError as error:
             refused.append(_refusal(error, f"steps[{at}] {step.use}"))
             rows = ()

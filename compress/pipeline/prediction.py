@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Final
 
 from compress.bench import latency
@@ -38,12 +37,15 @@ class Prediction:
 
 
 def times(reference: Path, pruned: Path, progress: Progress) -> dict[str, float]:
-    """A quick look: each pruned float tower's time for one item over the reference's; empty where neither runs here."""
+    """A quick look: each pruned float tower's time for one item over the reference's; empty where neither runs here.
+
+    The fastest rounds are compared: so few say nothing about the others on a busy machine.
+    """
     try:
-        rows = latency.in_turn((reference, pruned), latency.Plan(batches=(1,), pairs=5, progress=progress))
+        rows = latency.in_turn((reference, pruned), latency.Plan(batches=(1,), pairs=9, progress=progress))
     except CompressError:
         return {}
-    return {row["tower"]: median(new / old for old, new in row["times"]) for row in rows}
+    return {row["tower"]: min(new for _, new in row["times"]) / min(old for old, _ in row["times"]) for row in rows}
 
 
 def predictions(steps: Sequence[Step], towers: Mapping[str, Left]) -> tuple[Prediction, ...]:

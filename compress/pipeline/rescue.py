@@ -33,7 +33,7 @@ from compress.pipeline.options import Options
 from compress.pipeline.sensitivity import Sensitivity
 from compress.recipe.rescue import Rescue
 from compress.recipe.schema import Recipe
-from compress.steps.step import StepReport
+from compress.steps.step import StepReport, scaled
 from compress.targets import Target
 
 BECAUSE: Final = "The budget of the recipe's `rescue`: what is saved may not cost more."
@@ -177,6 +177,7 @@ class _Walker:
         recipe, encoder = scene.recipe.model_copy(update=named), copied(self.original)
         try:
             reports = scene.apply(recipe, encoder)
+            encoder = scaled(encoder, reports)
             passed = self.judged(rung, encoder).status == "passed"
         except UsageError as error:
             self.note(Tried(rung.name, rung.what, "cannot be built", reason=str(error)))

@@ -29,7 +29,7 @@ from compress.recipe.load import dump
 from compress.recipe.schema import Recipe
 from compress.recipe.sources import NamedModel, OnnxModel, TokenizerText, place
 from compress.report.document import Document
-from compress.steps.step import Context, StepReport
+from compress.steps.step import Context, StepReport, scaled
 from compress.targets import Target
 
 
@@ -61,6 +61,7 @@ def run(recipe: Recipe, file: Path, options: Options) -> Result:
         before = copied(encoder) if recipe.rescue else None
         located = _located(recipe, file)
         steps = apply_steps(located, encoder, reference, shown, options)
+        encoder = scaled(encoder, steps)
         seen = provenance.with_parent(provenance.seen(recipe.data, options, shown.items), recipe.model, options)
         rescued = None
         if policy and before is not None:
@@ -120,9 +121,17 @@ def apply_steps(
 ) -> tuple[StepReport, ...]:
     """Apply the recipe's steps in the order written, after those that a checkpoint holds already."""
     items, training = shown.items.get("calibration"), shown.training
-    feeds = Calibration(items, reference).feeds() if items else None
+    calibration = Calibration(items, reference) if items else None
     context = Context(
-        feeds, options.progress, recipe.seed, training, shown.teacher, options.cache, resume=options.resume
+        calibration.feeds() if calibration else None,
+        options.progress,
+        recipe.seed,
+        training,
+        shown.teacher,
+        options.cache,
+        resume=options.resume,
+        pairs=calibration.pairs if calibration else None,
+        reference=reference,
     )
     context = search.able(context, recipe, reference, options)
     follows = checkpoint.fingerprint(recipe, reference, items.digest if items else None)

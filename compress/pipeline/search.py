@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -66,7 +66,7 @@ class _Development:
     gates: tuple[GateSpec, ...]
 
 
-def _loss(recipe: Recipe, reference: Path, options: Options) -> Any:
+def _loss(recipe: Recipe, reference: Path, options: Options) -> Callable[[Encoder], float] | None:
     """A function of an encoder; None where no policy protects anything, or none of its tasks can be loaded."""
     asked = _asked(load_policy(recipe.policy), recipe, options) if recipe.gated else None
     if asked is None:

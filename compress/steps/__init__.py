@@ -5,7 +5,7 @@ from __future__ import annotations
 from compress.core import names
 from compress.recipe.steps import StepSpec
 
-_KINDS = ("quantize", "prune", "distill")
+_KINDS = ("quantize", "prune", "distill", "calibrate")
 
 
 def method_names() -> tuple[str, ...]:

@@ -11,12 +11,14 @@ from typing import Final
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx import numpy_helper
 
 from compress.core.errors import UsageError
 from compress.data import child
 from compress.data.child import Limits
+from compress.models.graph import initializers
 from compress.models.tower import Tower
-from compress.models.treatment import StaticFloat8, Treatment
+from compress.models.treatment import BnbWeights, StaticFloat8, Treatment
 from compress.steps._activations import stored
 from compress.steps.step import Context
 from compress.targets.graph import standard
@@ -57,9 +59,32 @@ def embeddings(tower: Tower, variants: Sequence[Mapping[str, Treatment]], contex
 
 
 def computable(tower: Tower) -> onnx.ModelProto:
-    """The treated tower in operators that ONNX Runtime computes on any CPU."""
+    """The treated tower in operators that ONNX Runtime computes on any CPU.
+
+    Weights of bitsandbytes are put in as floats; that its int8 rounds inputs as well is not simulated.
+    """
+    tower = _without_bnb(tower)
     held = tower.treatments.values()
     return standard.emit(tower) if any(isinstance(each, StaticFloat8) for each in held) else emit(tower)
+
+
+def _without_bnb(tower: Tower) -> Tower:
+    """The tower with the weights that those of bitsandbytes stand for, and no other difference."""
+    restored = {name: held for name, held in tower.treatments.items() if isinstance(held, BnbWeights)}
+    if not restored:
+        return tower
+    graph = onnx.ModelProto()
+    graph.CopyFrom(tower.graph)
+    weights = initializers(graph)
+    for name, held in restored.items():
+        weight = tower.site(name).weight
+        weights[weight].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(held.dequantized().T), f"{weight}_bnb"))
+        for node in graph.graph.node:
+            for at, read in enumerate(node.input):
+                if read == weight:
+                    node.input[at] = f"{weight}_bnb"
+    left = {name: held for name, held in tower.treatments.items() if name not in restored}
+    return replace(tower, graph=graph, treatments=left)
 
 
 def _shared(graph: onnx.ModelProto, path: Path) -> dict[str, tuple[int, int]]:

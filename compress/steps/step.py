@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,9 @@ class Context:
     For steps that search: `loss` of an encoder is what it loses of what the policy protects, on development data, 0
     for the reference and less is better; `latency` gives the reference's and its own seconds of one item, by tower,
     measured in turn on the target. None where nobody can tell.
+
+    `pairs` are, for each calibration image, the places of its captions among the texts of `feeds`; `reference` is the
+    folder of the float towers that everything is measured against.
     """
 
     feeds: Callable[[str], Feeds] | None = None
@@ -43,6 +46,8 @@ class Context:
     track: Callable[[int, Mapping[str, float]], None] | None = None
     loss: Callable[[Encoder], float] | None = None
     latency: Callable[[Encoder], Mapping[str, tuple[float, float]]] | None = None
+    pairs: Callable[[], tuple[tuple[int, ...], ...]] | None = None
+    reference: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +80,20 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """What a step did. `table` is what a search tried, the names of its columns first."""
+    """What a step did. `table` is what a search tried, the names of its columns first.
+
+    `logit_scale` is the encoder's new one, None where it stays.
+    """
 
     use: str
     summary: str
     rows: tuple[SiteReport, ...]
     table: tuple[tuple[str, ...], ...] = ()
     curves: tuple[Curve, ...] = ()
+    logit_scale: float | None = None
+
+
+def scaled(encoder: Encoder, reports: Sequence[StepReport]) -> Encoder:
+    """The encoder with the logit scale that the last step to change it found."""
+    found = [report.logit_scale for report in reports if report.logit_scale is not None]
+    return replace(encoder, logit_scale=found[-1]) if found else encoder

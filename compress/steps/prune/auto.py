@@ -7,25 +7,22 @@ multiplications, or of milliseconds of the target.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
 import numpy as np
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from compress.core.errors import UsageError
-from compress.core.progress import Silent
-from compress.models import cost
-from compress.models.tower import Encoder, copied
-from compress.recipe.fields import Strict
+from compress.models.tower import Encoder
 from compress.recipe.steps import StepSpec
-from compress.steps._kept import half, kept
-from compress.steps._outputs import Rows, outputs
+from compress.steps._kept import kept
 from compress.steps.prune import _allocation, _levers
 from compress.steps.prune._allocation import Choice, Option
 from compress.steps.prune._layers import layers, summary
-from compress.steps.prune._levers import METHODS, Layers, Method
+from compress.steps.prune._levers import METHODS, Method
+from compress.steps.prune._trials import Budget, Search, Share
 from compress.steps.step import Context, StepReport
 
 USE = "prune.auto"
@@ -37,29 +34,6 @@ MADE: Final = 3
 
 MISSED: Final = 8
 """Splits that may miss the budget by more than was predicted before the search gives up."""
-
-Share = Annotated[float, Field(gt=0, lt=1)]
-
-
-class Budget(Strict):
-    """What may be left of one of these, as a share."""
-
-    parameters: Share | None = Field(None, description="weights of the towers")
-    flops: Share | None = Field(None, description="multiplications per token in the products of the blocks")
-    latency: Share | None = Field(
-        None, description="time of one item on the target, measured in turn with the reference"
-    )
-
-    @model_validator(mode="after")
-    def _one(self) -> Budget:
-        if len(self.told) != 1:
-            raise ValueError("say one of parameters, flops and latency")
-        return self
-
-    @property
-    def told(self) -> dict[str, float]:
-        """The one that is set."""
-        return {name: value for name, value in self.model_dump().items() if value is not None}
 
 
 class Spec(StepSpec):
@@ -91,9 +65,9 @@ def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
         for tower, found in layers(encoder, spec, ROLES)
     }
     with kept(encoder, tuple(free), context) as prepared:
-        search = _Search.of(encoder, spec, free, prepared)
-        tried = _alone(search)
-        made = _together(search, tried)
+        search = Search.of(encoder, spec.budget, free, prepared)
+        tried = _alone(search, spec)
+        made = _together(search, spec, tried)
         best = min(made, key=lambda each: (each.loss, -each.share))
         rows = _levers.turn(encoder, best.settings, free, prepared)
     ((unit, budget),) = spec.budget.told.items()
@@ -112,77 +86,13 @@ class _Made:
     enough: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Search:
-    """What trials share. `costs` are what the towers cost before; `expected` their outputs, where cosines judge."""
-
-    encoder: Encoder
-    spec: Spec
-    free: Layers
-    context: Context
-    costs: Mapping[str, float]
-    expected: Mapping[str, Rows]
-
-    @classmethod
-    def of(cls, encoder: Encoder, spec: Spec, free: Layers, context: Context) -> _Search:
-        """Before the first trial. Raises UsageError for a budget that nobody can measure here."""
-        if spec.budget.latency is not None and context.latency is None:
-            raise UsageError("nobody measures latency here", "budget.latency", "use parameters or flops")
-        costs = {kind: before for kind, (before, _) in _costs(encoder, spec, free, context).items()}
-        judges = replace(half(context, 1), progress=Silent())
-        expected = {} if context.loss else {kind: outputs(encoder.towers[kind], judges) for kind in free}
-        return cls(encoder, spec, free, context, costs, expected)
-
-    @property
-    def named(self) -> str:
-        """What the loss is."""
-        return "1 - cosine on held-out samples" if self.expected else "gate loss on the development split"
-
-    def trial(self, settings: Sequence[tuple[str, str, float]]) -> tuple[dict[str, float], float]:
-        """Settings on a copy: the share of each tower's cost that stays, and the loss."""
-        made = copied(self.encoder, {kind for kind, *_ in settings})
-        quiet = replace(self.context, progress=Silent())
-        _levers.turn(made, settings, self.free, half(quiet, 0) if self.expected else quiet)
-        shares = {kind: after / before for kind, (before, after) in self._after(made, quiet).items()}
-        return shares, self._loss(made, quiet)
-
-    def _after(self, made: Encoder, quiet: Context) -> dict[str, tuple[float, float]]:
-        found = _costs(made, self.spec, self.free, quiet)
-        if self.spec.budget.latency is not None:
-            return found
-        return {kind: (self.costs[kind], after) for kind, (_, after) in found.items()}
-
-    def _loss(self, made: Encoder, quiet: Context) -> float:
-        if self.context.loss is not None:
-            return self.context.loss(made)
-        found = [_turned(self.expected[kind], outputs(made.towers[kind], half(quiet, 1))) for kind in self.free]
-        return float(np.mean(found))
-
-
-def _costs(encoder: Encoder, spec: Spec, kinds: Layers, context: Context) -> dict[str, tuple[float, float]]:
-    """What each tower costs: the reference's and its own, which are the same where nothing has to be measured."""
-    if spec.budget.latency is not None:
-        assert context.latency is not None
-        measured = context.latency(encoder)
-        return {kind: measured[kind] for kind in kinds}
-    count = cost.parameters if spec.budget.parameters is not None else cost.work
-    return {kind: (float(count(encoder.towers[kind])),) * 2 for kind in kinds}
-
-
-def _turned(before: Rows, after: Rows) -> float:
-    """Mean of 1 - cosine of rows; NaN where one has no direction, which nobody takes for good."""
-    lengths = np.linalg.norm(before, axis=1) * np.linalg.norm(after, axis=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return float(np.mean(1 - (before * after).sum(1) / lengths))
-
-
-def _alone(search: _Search) -> list[Option]:
+def _alone(search: Search, spec: Spec) -> list[Option]:
     """Every method at every level on every tower alone."""
     wanted = [
         (kind, method, level)
         for kind in search.free
-        for method in search.spec.methods
-        for level in sorted(search.spec.levels)
+        for method in spec.methods
+        for level in sorted(spec.levels)
         if _levers.possible(search.encoder, kind, method, level, search.free)
     ]
     found = []
@@ -199,15 +109,15 @@ def _alone(search: _Search) -> list[Option]:
     return found
 
 
-def _together(search: _Search, tried: Sequence[Option]) -> list[_Made]:
+def _together(search: Search, spec: Spec, tried: Sequence[Option]) -> list[_Made]:
     """The best splits, made and measured. Raises UsageError where none keeps the budget."""
-    ((unit, budget),) = search.spec.budget.told.items()
-    each = search.spec.scope == "each"
+    ((unit, budget),) = spec.budget.told.items()
+    each = spec.scope == "each"
     usable = _allocation.monotone(option for option in tried if np.isfinite(option.loss))
     choices = _allocation.ranked(usable, search.costs, budget, each)
     made: list[_Made] = []
     for choice in search.context.progress.track(choices[: MADE + MISSED], "try splits"):
-        found = _measured(search, choice, budget)
+        found = _measured(search, choice, budget, each)
         made.append(found)
         if sum(one.enough for one in made) == MADE or len(made) == MADE + MISSED:
             break
@@ -219,11 +129,11 @@ def _together(search: _Search, tried: Sequence[Option]) -> list[_Made]:
     return kept_
 
 
-def _measured(search: _Search, choice: Choice, budget: float) -> _Made:
+def _measured(search: Search, choice: Choice, budget: float, each: bool) -> _Made:
     settings = tuple((option.tower, option.method, option.level) for option in choice.options)
     shares, loss = search.trial(settings)
     share = sum(search.costs[kind] * shares[kind] for kind in shares) / sum(search.costs[kind] for kind in shares)
-    held = max(shares.values()) if search.spec.scope == "each" else share
+    held = max(shares.values()) if each else share
     return _Made(settings, held, loss, held <= budget)
 
 

@@ -31,7 +31,7 @@ from compress.steps.step import Context, SiteReport, StepReport
 
 USE = "prune.depth"
 ROLES = ("attn.qkv", "attn.out", "mlp.fc1", "mlp.fc2")
-EXAMPLE = {"blocks": 1}
+EXAMPLE = {"blocks": 1, "towers": ["text"]}
 
 TRIES: Final = 4
 """Blocks that are tried in a round: those that cost least on their own, where there are more."""

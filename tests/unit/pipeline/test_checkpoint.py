@@ -54,7 +54,8 @@ def encoder():
 
 
 def report(use):
-    return StepReport(use, "did it", (SiteReport("vision", "a", "mlp.fc1", "int4", 16, 8, 0.1),))
+    rows = (SiteReport("vision", "a", "mlp.fc1", "int4", 16, 8, 0.1),)
+    return StepReport(use, "did it", rows, table=(("tower", "loss"), ("vision", "0.1")))
 
 
 @pytest.fixture

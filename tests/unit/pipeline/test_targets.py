@@ -50,6 +50,16 @@ def test_a_method_that_serves_another_target_ends_2(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_bitsandbytes_for_onnx_ends_2_and_names_what_serves_it(tmp_path, capsys):
+    assert run(tmp_path, "bnb, weights: nf4", "onnxruntime-cpu") == 2
+    told = capsys.readouterr().err
+    assert "quantize.gptq with weights: int4" in told
+    assert "use target torch" in told
+    recipe = str(tmp_path / "recipe.yaml")
+    assert main(["plan", "--recipe", recipe, "--output", str(tmp_path / "out"), "--quiet"]) == 2
+    assert "quantize.gptq with weights: int4" in capsys.readouterr().err
+
+
 @pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="there is CUDA here")
 def test_a_provider_that_is_not_here_ends_5_before_anything_is_loaded(tmp_path, capsys):
     assert run(tmp_path, "fp16", "onnxruntime-cuda") == 5
@@ -91,6 +101,30 @@ def test_a_run_for_tensorrt(tmp_path):
     assert "TensorrtExecutionProvider" not in ran
     assert "linted-only" in (made / "README.md").read_text()
     assert main(["lint", str(made)]) == 0
+    assert main(["verify", str(made)]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_for_torch(tmp_path):
+    pytest.importorskip("bitsandbytes")
+    recipe, policy = tmp_path / "recipe.yaml", tmp_path / "near.yaml"
+    told = (RECIPE % ("bnb, weights: nf4", "torch")).split("policy:")[0] + f"policy: {policy}\n"
+    recipe.write_text(told.replace("pocket-clip", str(tiny_clip.save(tmp_path / "model", width=64))))
+    policy.write_text(
+        "version: 1\nname: near\ntasks: {parity: {split: development, items: 40}}\ngates:\n"
+        '  - {metric: parity.p1_cosine, rule: at_least, value: 0.9, because: "it is the same model"}\n'
+        '  - {metric: parity.batch_cosine, rule: at_least, value: 0.999, because: "no neighbours"}\n'
+        '  - {metric: size.ratio, rule: at_most, value: 0.9, because: "smaller"}\n'
+        '  - {metric: census.vision, rule: census, because: "what was planned"}\n'
+        '  - {metric: census.text, rule: census, because: "what was planned"}\n'
+    )
+    assert main(["run", "--recipe", str(recipe), "--output", str(tmp_path / "out"), "--quiet"]) == 0
+    made = tmp_path / "out" / "released" / "small"
+    report = json.loads((made / "compress" / "gate_report.json").read_text())
+    assert [(each["runtime"], each["ran"]) for each in report["proofs"]] == [("torch", True)] * 2
+    assert {each["tower"] for each in report["sizes"]} == {"vision", "text"}
+    assert "nf4" in (made / "compress" / "report.html").read_text()
     assert main(["verify", str(made)]) == 0
 
 

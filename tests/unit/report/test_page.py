@@ -170,3 +170,11 @@ def test_damage_is_told_with_how_many_were_looked_at():
     assert "Of 70 slices" in text
     none = page.render(Document.model_validate(report_sample.passed() | {"damage": {"tested": 70, "level": 0.05}}))
     assert "None of 70 slices." in none
+
+
+def test_what_a_search_tried_is_a_table():
+    table = [["tower", "what goes", "chosen"], ["text", "qk <50 %>", "yes"]]
+    shown = render({**report_sample.passed(), "steps": [{"use": "prune.auto", "summary": "searched", "table": table}]})
+    assert "what was tried" in shown
+    assert re.search(r"<tr><td>text</td><td>qk &lt;50 %&gt;</td><td>yes</td></tr>", shown)
+    assert "what was tried" not in render(report_sample.passed())

@@ -56,8 +56,8 @@ def test_a_higher_level_never_loses_less():
     }  # fmt: skip
 
 
-def search(budget, encoder, **context):
-    spec = auto.Spec(budget=budget, towers=("text",), methods=("qk", "mlp"), levels=(0.5,))
+def search(budget, encoder, methods=("qk", "mlp"), **context):
+    spec = auto.Spec(budget=budget, towers=("text",), methods=methods, levels=(0.5,))
     return auto.apply(encoder, spec, Context(feeds, **context))
 
 
@@ -120,14 +120,14 @@ def test_measured_seconds_decide(headed):
 
 def test_a_budget_that_cannot_be_kept(headed):
     with pytest.raises(UsageError, match=r"no split of these levels leaves 0\.2 of parameters"):
-        search({"parameters": 0.2}, headed, loss=lambda _: 0.0)
+        search({"parameters": 0.2}, headed, ("qk",), loss=lambda _: 0.0)
     with pytest.raises(UsageError, match="nobody measures latency here"):
         search({"latency": 0.9}, headed)
 
 
 def test_a_loss_that_is_no_number_is_never_chosen(headed):
     with pytest.raises(UsageError, match="no split of these levels"):
-        search({"parameters": 0.97}, headed, loss=lambda _: float("nan"))
+        search({"parameters": 0.97}, headed, ("qk",), loss=lambda _: float("nan"))
     assert widths(headed) == {"attn.qkv": 40, "mlp.fc1": 72}
 
 
