@@ -66,14 +66,14 @@ def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
     }
     with kept(encoder, tuple(free), context) as prepared:
         search = Search.of(encoder, spec.budget, free, prepared)
-        tried = _alone(search, spec)
+        tried, refused = _alone(search, spec)
         made = _together(search, spec, tried)
         best = min(made, key=lambda each: (each.loss, -each.share))
         rows = _levers.turn(encoder, best.settings, free, prepared)
     ((unit, budget),) = spec.budget.told.items()
     told = ", ".join(f"{kind} {method} {100 * level:g} %" for kind, method, level in best.settings)
     line = f"{unit} {best.share:.3f} of {budget:g} allowed: {told}; {search.named} {best.loss:.4g}; {summary(rows)}"
-    return StepReport(USE, line, tuple(rows), _table(unit, search.named, tried, made, best))
+    return StepReport(USE, line, tuple(rows), _table(unit, search.named, tried, made, best) + refused)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +86,11 @@ class _Made:
     enough: bool
 
 
-def _alone(search: Search, spec: Spec) -> list[Option]:
-    """Every method at every level on every tower alone."""
+def _alone(search: Search, spec: Spec) -> tuple[list[Option], tuple[tuple[str, ...], ...]]:
+    """Every method at every level on every tower alone; and as lines what a tower does not allow.
+
+    Raises UsageError where nothing is allowed: what the first method said that did not find its level too low.
+    """
     wanted = [
         (kind, method, level)
         for kind in search.free
@@ -95,18 +98,23 @@ def _alone(search: Search, spec: Spec) -> list[Option]:
         for level in sorted(spec.levels)
         if _levers.possible(search.encoder, kind, method, level, search.free)
     ]
-    found = []
+    found: list[Option] = []
+    refused: dict[tuple[str, str, float], UsageError] = {}
     for setting in search.context.progress.track(wanted, "try methods", len(wanted)):
         try:
             shares, loss = search.trial([setting])
         except UsageError as error:
-            if not _levers.nothing_goes(error):
-                raise
+            refused[setting] = error
             continue
         found.append(Option(*setting, shares[setting[0]], loss if np.isfinite(loss) else np.inf))
     if not found:
-        raise UsageError("no method takes anything away at these levels", "levels", "use higher ones")
-    return found
+        reasons = (error for error in refused.values() if not _levers.nothing_goes(error))
+        nothing = UsageError("no method takes anything away at these levels", "levels", "use higher ones")
+        raise next(reasons, nothing)
+    lines = (
+        (kind, f"{method} {100 * level:g} %", "", error.what, "") for (kind, method, level), error in refused.items()
+    )
+    return found, tuple(lines)
 
 
 def _together(search: Search, spec: Spec, tried: Sequence[Option]) -> list[_Made]:

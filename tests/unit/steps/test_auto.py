@@ -131,6 +131,21 @@ def test_a_loss_that_is_no_number_is_never_chosen(headed):
     assert widths(headed) == {"attn.qkv": 40, "mlp.fc1": 72}
 
 
+def test_what_a_tower_does_not_allow_is_told(tiny_encoder):
+    """One head cannot go, and calibration that is not finite is no finding but an error."""
+    spec = auto.Spec(budget={"parameters": 0.97}, towers=("text",), methods=("heads", "qk"), levels=(0.5,))
+    report = auto.apply(tiny_encoder, spec, Context(feeds, loss=lambda _: 0.0))
+    assert report.table[-1] == ("text", "heads 50 %", "", "no head goes: the count that stays is that of all", "")
+
+    def broken(kind):
+        for batch in tiny_towers.feeds(kind, 2):
+            yield {"pixel_values": batch["pixel_values"] * np.nan}
+
+    spec = auto.Spec(budget={"parameters": 0.97}, towers=("vision",), methods=("qk",), levels=(0.5,))
+    with pytest.raises(UsageError, match="NaN or infinity"):
+        auto.apply(tiny_encoder, spec, Context(broken, loss=lambda _: 0.0))
+
+
 @pytest.mark.parametrize(
     "bad",
     [
