@@ -43,14 +43,19 @@ def lost(report: Document) -> tuple[Scored, ...]:
 def _front_matter(report: Document) -> str:
     """YAML whose values are JSON strings, so that no name can end them. A base model has to be an id on the Hub."""
     base = report.model.source if _HUB_ID.fullmatch(report.model.source or "") else None
+    library = "transformers" if _in_torch(report) else "onnx"
     quantized = any(step.use.startswith("quantize.") for step in report.steps)
     data: dict[str, Any] = {
         "license": report.model.license,
-        "library_name": "onnx",
+        "library_name": library,
         "pipeline_tag": _TASKS.get(report.model.architecture or ""),
         "base_model": base,
         "base_model_relation": "quantized" if base and quantized else None,
-        "tags": ["compress", "onnx", *dict.fromkeys(step.use for step in report.steps)],
+        "tags": [
+            "compress",
+            *(["onnx"] if library == "onnx" else []),
+            *dict.fromkeys(step.use for step in report.steps),
+        ],
     }
     return "\n".join(f"{key}: {json.dumps(value)}" for key, value in data.items() if value is not None)
 
@@ -59,5 +64,12 @@ def _loading(report: Document) -> str:
     """Two lines of Python that open the first model file, as long as one is listed."""
     if not report.sizes:
         return ""
+    if _in_torch(report):
+        return "from transformers import AutoModel\nmodel = AutoModel.from_pretrained(PATH)"
     file = report.sizes[0].file
     return f"import onnxruntime\ntower = onnxruntime.InferenceSession({json.dumps(file)})"
+
+
+def _in_torch(report: Document) -> bool:
+    """Whether torch runs the towers: their files are safetensors."""
+    return bool(report.sizes) and report.sizes[0].file.endswith(".safetensors")

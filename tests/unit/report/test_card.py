@@ -76,3 +76,12 @@ def test_no_text_becomes_markup_or_another_cell():
     tables = [line for line in prose.splitlines() if line.startswith("|")]
     cells = {len(re.findall(r"(?<!\\)\|", line)) for line in tables}
     assert cells == {10, 7, 4}  # nine, six and three columns
+
+
+def test_a_torch_artifact_is_loaded_by_transformers():
+    told = report_sample.passed()
+    told["sizes"][0]["file"] = "torch/vision_model_nf4.safetensors"
+    shown = card.render(Document.model_validate(told))
+    assert "from_pretrained(PATH)" in shown
+    assert "onnxruntime" not in shown
+    assert 'library_name: "transformers"' in shown
