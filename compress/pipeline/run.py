@@ -89,7 +89,12 @@ def run(recipe: Recipe, file: Path, options: Options) -> Result:
 
 
 def follow(recipe: Recipe, file: Path, options: Options) -> None:
-    """Apply the steps beside the first of several processes, which does all the rest; they meet where they train."""
+    """Apply the steps beside the first of several processes, which does all the rest; they meet where they train.
+
+    Raises UsageError for a recipe with a rescue, whose other attempts only the first process knows of.
+    """
+    if recipe.rescue:
+        raise UsageError("a recipe with a rescue runs in one process", "rescue", "start it without `accelerate launch`")
     encoder = model.load(recipe.model, file, options.offline, options.data_roots)
     against = model.original(encoder, options.offline, options.data_roots)
     with tempfile.TemporaryDirectory() as made:
@@ -99,7 +104,7 @@ def follow(recipe: Recipe, file: Path, options: Options) -> None:
             trained(recipe, reference, options),
             teacher(recipe, against),
         )
-        apply_steps(recipe, encoder, reference, shown, options)
+        apply_steps(_located(recipe, file), encoder, reference, shown, options)
 
 
 def target_of(recipe: Recipe) -> Target:

@@ -251,6 +251,14 @@ def test_data_for_one_tower(teacher, shared, use, kind):
         features.apply(damaged(teacher), spec(losses=features.Weights(affinity=1.0)), fed)
 
 
+def test_weights_drawn_anew(teacher, shared):
+    report = features.apply(damaged(teacher), spec(start="random", steps=1), context(teacher, shared))
+    inherited = features.apply(damaged(teacher), spec(steps=1), context(teacher, shared))
+    assert losses(report)[0] > 2 * losses(inherited)[0]
+    again = features.apply(damaged(teacher, seed=4), spec(start="random", steps=1), context(teacher, shared))
+    assert losses(again)[0] == pytest.approx(losses(report)[0], abs=1e-6), "nothing of the old weights is left"
+
+
 def test_one_budget_and_some_loss():
     with pytest.raises(ValueError, match="give one of steps, epochs, seconds"):
         features.Spec(steps=3, seconds=1.0)

@@ -37,6 +37,9 @@ class Training(StepSpec):
     seconds: PositiveNumber | None = Field(
         None, description="time to train; where it ends depends on the machine", validate_default=True
     )
+    start: Literal["inherited", "random"] = Field(
+        "inherited", description="inherited: from the weights that are there; random: from new ones of the same shapes"
+    )
     batch: PositiveInt = Field(64, description="samples of a step, over all processes")
     rate: PositiveNumber = Field(1e-3, description="highest learning rate of AdamW")
     warmup: Share = Field(0.05, description="share of the training in which the rate rises; then it falls as a cosine")

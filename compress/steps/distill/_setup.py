@@ -25,7 +25,7 @@ from compress.steps.distill._features import Features, identity
 from compress.steps.distill._objective import Goal, Objective
 from compress.steps.distill._options import Training
 from compress.steps.distill._processes import Processes
-from compress.steps.distill._student import Student, restrict
+from compress.steps.distill._student import Student, redraw, restrict
 from compress.steps.distill._training import Work
 from compress.steps.step import Context
 
@@ -79,6 +79,9 @@ class Setup:
         widths = self._widths(towers, pairs, next(data.batches(0, processes.world, processes.share)))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.context.seed)
+            if self.spec.start == "random":
+                for module in towers.values():
+                    redraw(module)
             student = Student(towers, widths)
         goals = {kind: self._goal(kind, pairs[kind], data, features) for kind in self.kinds}
         scale = self.encoder.logit_scale or _SCALE

@@ -49,6 +49,21 @@ def restrict(tower: Tower, module: DifferentiableTower, sites: Iterable[Site]) -
         weight.requires_grad_(name in wanted)
 
 
+def redraw(module: DifferentiableTower) -> None:
+    """Draw the trainable weights anew: matrices with the spread of their inputs, scales of norms 1, biases 0.
+
+    A vector is taken for the scale of a norm where its mean is nearer to 1 than to 0.
+    """
+    for weight in module.weights().values():
+        if not weight.requires_grad:
+            continue
+        if weight.ndim > 1:
+            inputs = weight[0].numel() if weight.ndim > 2 else len(weight)  # (out, in, kh, kw) or (in, out)
+            nn.init.normal_(weight, std=inputs**-0.5)
+        else:
+            nn.init.constant_(weight, 1.0 if float(weight.detach().mean()) > 0.5 else 0.0)
+
+
 def groups(student: nn.Module, decay: float) -> list[dict[str, Any]]:
     """Weights for the optimizer: matrices decay, vectors (biases, norms) do not."""
     weights = [each for each in student.parameters() if each.requires_grad]

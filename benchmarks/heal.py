@@ -1,0 +1,229 @@
+"""What a short training brings back of pocket-clip after pruning and after plain 4-bit weights.
+
+    python benchmarks/heal.py                     # everything; hours on two cores; rewrites docs/benchmarks.md
+    python benchmarks/heal.py --only healed       # one row, printed: see --list
+    python benchmarks/heal.py --steps 4 --samples 64 --items 40 --only healed    # a look whether it runs
+
+Half of all MLP neurons go (`prune.mlp`), then the student trains towards the whole model on renderings that are neither
+calibration nor release data. Every row has the same student, data and steps; what it differs in stands in its name.
+CPU minutes count this process and its children. Scores are of the release split, as shares of the reference's; the
+intervals are those of the paired difference in reading, by the normal approximation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from compress.core.progress import Silent
+from compress.data.stored import stored
+from compress.data.training import TrainingSet
+from compress.evals import suite
+from compress.gates.outcomes import Outcomes
+from compress.models.loading import load as load_named
+from compress.models.tower import Encoder, copied
+from compress.pipeline import model, provenance
+from compress.pipeline.calibration import Calibration
+from compress.recipe.sources import DataSource, NamedModel
+from compress.recipe.training import Feeding
+from compress.steps.distill import heal, qad
+from compress.steps.prune import mlp
+from compress.steps.quantize import int4_rtn
+from compress.steps.step import Context
+from compress.targets import onnxruntime_cpu
+
+DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
+BEGIN, END = "<!-- heal: begin, written by benchmarks/heal.py -->", "<!-- heal: end -->"
+TASKS = ("reading", "zero_shot", "retrieval")
+SLICES = ("6-8", "9-12", "13-18", "19-24")
+GOAL_SLICE, GOAL_ALL = 0.97, 0.98
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training: options of the step, what of the data is used, and what is done to the model before."""
+
+    options: dict[str, Any] = field(default_factory=dict)
+    use: str | None = None
+    before: str = "pruned"
+    trained: bool = True
+
+
+ROWS = {
+    "pruned": Row(trained=False),
+    "healed": Row(),
+    "from random weights": Row({"start": "random"}),
+    "images only": Row(use="images"),
+    "captions only": Row(use="captions"),
+    "features": Row({"losses": {"hidden": 0}}),
+    "features + hidden + bank": Row({"losses": {"bank": 1}}),
+    "features + hidden + affinity": Row({"losses": {"affinity": 1}}),
+    "int4, one scale a tensor": Row(before="int4", trained=False),
+    "int4 after qad": Row(before="int4"),
+}
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Shares of the reference's score: reading by slice, the average of all metrics; and the lost points of reading."""
+
+    slices: tuple[float, ...]
+    reading: float
+    others: dict[str, float]
+    lost: tuple[float, float]
+
+    @property
+    def average(self) -> float:
+        """Of reading, zero-shot and both directions of retrieval."""
+        return float(np.mean([self.reading, *self.others.values()]))
+
+    @property
+    def verdict(self) -> str:
+        """Whether the goals are met."""
+        met = min(self.slices) >= GOAL_SLICE and self.average >= GOAL_ALL
+        return "met" if met else "missed"
+
+
+def damage(encoder: Encoder, how: str, context: Context) -> None:
+    """What is to be healed."""
+    if how == "pruned":
+        mlp.apply(encoder, mlp.Spec(ratio=0.5), context)
+    else:
+        int4_rtn.apply(encoder, int4_rtn.Spec(scale_per="tensor", block=128), context)
+
+
+def scored(reference: Path, encoder: Encoder, items: int) -> Scored:
+    """What the exported files score on the release split."""
+    with tempfile.TemporaryDirectory() as made:
+        onnxruntime_cpu.export(encoder, Path(made))
+        asked = SimpleNamespace(split="release", items=items, items_per_slice=None, task=None)
+        policy = SimpleNamespace(tasks=dict.fromkeys(TASKS, asked), gates=())
+        found = suite.measure(policy, reference, Path(made), suite.Options())
+    reading = found["reading.accuracy"]
+    assert isinstance(reading, Outcomes)
+    old, new = (np.asarray(each, np.float64) for each in (reading.reference, reading.candidate))
+    sizes = np.array(next(labels for labels in reading.slices.values() if set(SLICES) <= set(labels)))
+    wanted = ("zero_shot.accuracy", "retrieval.image_to_text_r1", "retrieval.text_to_image_r1")
+    others = {name: _share(found[name]) for name in wanted}
+    slices = tuple(float(new[sizes == each].mean() / old[sizes == each].mean()) for each in SLICES)
+    return Scored(slices, float(new.mean() / old.mean()), others, _interval(old - new))
+
+
+def _share(outcomes: Any) -> float:
+    return float(np.mean(outcomes.candidate) / np.mean(outcomes.reference))
+
+
+def _interval(difference: np.ndarray) -> tuple[float, float]:
+    """95 % of the mean paired difference, normal."""
+    half = 1.96 * difference.std(ddof=1) / np.sqrt(len(difference))
+    return float(difference.mean() - half), float(difference.mean() + half)
+
+
+def measured(name: str, given: argparse.Namespace) -> str:
+    """One row of the table."""
+    row = ROWS[name]
+    encoder = load_named(NamedModel(source="pocket-clip"), offline=True)
+    reference = model.write_reference(encoder, given.cache / "reference")
+    teacher = copied(encoder)
+    source = DataSource(source="scenes", split="calibration", samples=512)
+    damage(encoder, row.before, Context(Calibration(provenance.items(source, (), Silent()), reference).feeds()))
+    start, told, steps = _cpu(), "", 0
+    if row.trained:
+        samples = min(given.samples, 1500) if row.before == "int4" else given.samples
+        feeding = Feeding.model_validate({"use": row.use} if row.use else {})
+        data = DataSource(source="scenes", split="train", samples=samples, feeding=feeding)
+        training = TrainingSet(stored(data, ()), feeding, reference, 0)
+        method = qad if row.before == "int4" else heal
+        options = {"steps": given.steps, "rate": given.rate, **row.options}
+        spec = method.Spec.model_validate_json(json.dumps(options))
+        context = Context(None, Shown(), 0, training, teacher, given.cache)
+        report = method.apply(encoder, spec, context)
+        told, steps = report.summary, given.steps
+    spent = _cpu() - start
+    got = scored(reference, encoder, given.items)
+    print(f"{name}: {told}", file=sys.stderr)
+    cells = [f"{100 * each:.1f} %" for each in (*got.slices, got.reading, got.average)]
+    lost = f"{100 * got.lost[0]:+.1f} to {100 * got.lost[1]:+.1f}"
+    return f"| {name} | {steps or ''} | {spent / 60:.1f} | {' | '.join(cells)} | {lost} | {got.verdict} |"
+
+
+class Shown(Silent):
+    """The loss, now and then, on stderr."""
+
+    def track(self, items: Any, what: str, total: int | None = None, now: Any = None) -> Iterator[Any]:
+        """Yield the items."""
+        for done, item in enumerate(super().track(items, what, total, now)):
+            yield item
+            if now is not None and done % 50 == 0:
+                print(f"{what} {done}/{total} {now()} {_cpu():.0f} s", file=sys.stderr, flush=True)
+
+
+def _cpu() -> float:
+    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    used = [resource.getrusage(kind) for kind in kinds]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def head(given: argparse.Namespace) -> list[str]:
+    """What the table is of, and its first lines."""
+    names = [*(f"reading {each} px" for each in SLICES), "reading", "average"]
+    return [
+        "## Healing",
+        "",
+        f"pocket-clip with half of its MLP neurons pruned, or in 4 bits with one scale a tensor; {given.samples:,} "
+        f"renderings (at most 1,500 for int4) and a third as many rendered texts, {given.steps:,} steps of 64, "
+        f"{given.items:,} items of the release split. Shares are of the reference's score; the goal is 97 % of every "
+        "size and 98 % on average.",
+        "",
+        f"| student | steps | CPU minutes | {' | '.join(names)} | points of reading lost, 95 % | goal |",
+        f"| --- | ---: | ---: | {' | '.join(['---:'] * len(names))} | ---: | --- |",
+    ]
+
+
+def write(lines: Sequence[str]) -> None:
+    """Put the lines between the markers of docs/benchmarks.md, or at its end."""
+    text, block = DOCUMENT.read_text(), "\n".join([BEGIN, *lines, END])
+    if BEGIN in text:
+        before, rest = text.split(BEGIN)
+        text = before + block + rest.split(END)[1]
+    else:
+        text = f"{text.rstrip()}\n\n{block}\n"
+    DOCUMENT.write_text(text)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print the rows as they come; all of them go into the document."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", action="append", choices=ROWS, help="these rows, printed and not written")
+    parser.add_argument("--list", action="store_true", help="names of the rows")
+    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--samples", type=int, default=8192)
+    parser.add_argument("--items", type=int, default=2240)
+    parser.add_argument("--cache", type=Path, default=Path("artifacts/cache"))
+    given = parser.parse_args(arguments)
+    given.cache = given.cache.resolve()
+    if given.list:
+        print("\n".join(ROWS))
+        return
+    lines = head(given)
+    print("\n".join(lines))
+    for name in given.only or ROWS:
+        lines.append(measured(name, given))
+        print(lines[-1], flush=True)
+    if not given.only:
+        write(lines)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
