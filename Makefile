@@ -21,7 +21,7 @@ $(VENV)/.cpu: $(VENV)/.made setup.cfg constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.cpu
-	$(PIP) -e '.[cpu,dev,signing,index,bnb]'
+	$(PIP) -e '.[cpu,dev,signing,index,bnb,tensorboard]'
 	@touch $@
 
 quickstart: $(VENV)/.cpu   ## the embedded CLIP in 4 bits: measured, gated, released
