@@ -40,8 +40,8 @@ def test_a_follower_applies_the_steps_and_writes_nothing(tmp_path, monkeypatch):
     story.follow(told, tmp_path / "r.yaml", Options(output=tmp_path / "out", follower=True))
     assert applied == [["quantize.int4_rtn"]]
     assert not (tmp_path / "out").exists()
+    rescued = told.model_copy(update={"rescue": Rescue(max_size_ratio=0.9)})
     with pytest.raises(UsageError, match="in one process"):
-        rescued = told.model_copy(update={"rescue": Rescue(max_size_ratio=0.9)})
         story.follow(rescued, tmp_path / "r.yaml", Options())
 
 
