@@ -70,7 +70,7 @@ def read_recipe(given: dict[str, Any], kind: str | None = None) -> tuple[Recipe,
     file = find_recipe(given["recipe"])
     overrides = list(given["overrides"])
     if given["model"]:
-        overrides.append(f"model={json.dumps({'source': given['model']})}")
+        overrides.insert(0, f"model={json.dumps({'source': given['model']})}")  # so that --set model.… is about it
     for key in ("policy", "seed"):
         if given[key] is not None:
             overrides.append(f"{key}={json.dumps(given[key])}")

@@ -5,27 +5,81 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
+import numpy as np
 import onnx
+from onnx import numpy_helper
 
 from compress.core.errors import IntegrityError
-from compress.models.graph import messages
+from compress.models import reference
+from compress.models.graph import array, messages
 
 ABOVE: Final = 1_800_000_000
 """Bytes above which weights lie in a file of their own: protobuf cannot hold 2 GB."""
 
+SMALL: Final = 1024
+"""Bytes up to which a weight stays in the model file."""
+
+_PAGE: Final = 4096
 _KEYS: Final = {"location", "offset", "length", "checksum"}
 
 
-def save(model: onnx.ModelProto, path: Path) -> None:
-    """Write a model; the same model gives the same bytes. Large weights go to `<file>_data` beside it."""
-    if model.ByteSize() < ABOVE:
+def save(model: onnx.ModelProto, path: Path, above: int = ABOVE) -> None:
+    """Write a model; the same model gives the same bytes. Weights of more than `above` go to `<file>_data` beside it.
+
+    References are read one after the other, so what is written may be larger than memory.
+    """
+    referred = [tensor for tensor in model.graph.initializer if reference.is_reference(tensor)]
+    size = model.ByteSize() + sum(reference.nbytes(tensor) for tensor in referred)
+    if size < above and not referred:
         path.write_bytes(model.SerializeToString(deterministic=True))
         return
-    copied = onnx.ModelProto()
-    copied.CopyFrom(model)  # onnx.save takes the weights out of the model it is given
-    onnx.save(copied, str(path), save_as_external_data=True, location=f"{path.name}_data", size_threshold=1024)
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    if size < above:
+        for tensor in made.graph.initializer:
+            if reference.is_reference(tensor):
+                tensor.CopyFrom(_held(tensor))
+    else:
+        with path.with_name(f"{path.name}_data").open("wb") as data:
+            for tensor in made.graph.initializer:
+                if reference.nbytes(tensor) >= SMALL:
+                    _put_out(tensor, data)
+    path.write_bytes(made.SerializeToString(deterministic=True))
+
+
+def _held(tensor: onnx.TensorProto) -> onnx.TensorProto:
+    return numpy_helper.from_array(np.ascontiguousarray(array(tensor)), tensor.name)
+
+
+def _put_out(tensor: onnx.TensorProto, data: IO[bytes]) -> None:
+    """Write a weight at the next page of a file, and leave in the tensor where that is."""
+    if reference.is_reference(tensor) or not tensor.raw_data:
+        values = np.ascontiguousarray(array(tensor))
+        made = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+        tensor.CopyFrom(made)
+        content = values.data.cast("B") if values.size else b""
+    else:
+        content = tensor.raw_data
+        tensor.ClearField("raw_data")
+    data.write(b"\0" * (-data.tell() % _PAGE))
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    told = {"location": Path(data.name).name, "offset": str(data.tell()), "length": str(len(content))}
+    for key, value in told.items():
+        tensor.external_data.add(key=key, value=value)
+    data.write(content)
+
+
+def referring(path: Path) -> onnx.ModelProto:
+    """A model with references to the weights that lie beside it, in place of the weights. They are checked first."""
+    model = onnx.load(path, load_external_data=False)
+    check(model, path)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = str(path.resolve().with_name(entry.value))
+    return model
 
 
 def check(model: onnx.ModelProto, path: Path) -> None:

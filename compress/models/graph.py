@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx import helper, inliner, numpy_helper
 
 from compress.core.errors import UsageError
+from compress.models import reference
 
 OPSETS = (17, 24)
 
@@ -23,7 +24,9 @@ def initializers(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
 
 
 def array(tensor: onnx.TensorProto) -> NDArray[np.generic]:
-    """A weight as an array."""
+    """A weight as an array; one that lies in a file is read from it."""
+    if reference.is_reference(tensor):
+        return reference.read(tensor)
     values: NDArray[np.generic] = numpy_helper.to_array(tensor)
     return values
 
@@ -122,9 +125,8 @@ def _gemm_to_matmul(graph: onnx.GraphProto) -> None:
             continue
         weight = node.input[1]
         if options.get("transB", 0):
-            turned = numpy_helper.from_array(np.ascontiguousarray(array(tensors[weight]).T), f"{weight}_t")
-            graph.initializer.append(turned)
-            weight = turned.name
+            graph.initializer.append(_turned(tensors[weight], f"{weight}_t"))
+            weight = f"{weight}_t"
         biased = len(node.input) > 2 and bool(node.input[2])
         product = f"{node.output[0]}_product" if biased else node.output[0]
         matmul = helper.make_node("MatMul", [node.input[0], weight], [product], name=node.name)
@@ -134,6 +136,12 @@ def _gemm_to_matmul(graph: onnx.GraphProto) -> None:
             nodes.append(helper.make_node("Add", [product, node.input[2]], [node.output[0]], name=f"{node.name}_bias"))
     del graph.node[:]
     graph.node.extend(nodes)
+
+
+def _turned(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
+    if reference.is_reference(tensor):
+        return reference.turned(tensor, name)
+    return numpy_helper.from_array(np.ascontiguousarray(array(tensor).T), name)
 
 
 def _name_nodes(graph: onnx.GraphProto) -> None:

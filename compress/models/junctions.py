@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -73,8 +73,13 @@ def in_order(tower: Tower, sites: Iterable[Site]) -> list[Site]:
     return sorted(sites, key=lambda site: places[site.node])
 
 
-def part(model: onnx.ModelProto, known: Iterable[str], wanted: Sequence[str]) -> onnx.ModelProto:
-    """The part of a graph that computes some values where others, float values of any shape, are known already."""
+def part(
+    model: onnx.ModelProto, known: Iterable[str], wanted: Sequence[str], types: Mapping[str, int] | None = None
+) -> onnx.ModelProto:
+    """The part of a graph that computes some values where others, of any shape, are known already.
+
+    Values are float where `types` does not say otherwise.
+    """
     makers = {name: node for node in model.graph.node for name in node.output}
     tensors, given = initializers(model), {value.name: value for value in model.graph.input}
     stop, needed, kept = set(known), set(), set()
@@ -94,11 +99,13 @@ def part(model: onnx.ModelProto, known: Iterable[str], wanted: Sequence[str]) ->
     made.graph.initializer.extend(tensors[name] for name in sorted(needed & tensors.keys()))
     made.graph.input.extend(value for name, value in given.items() if name in needed and name not in tensors)
     floats = [name for name in sorted(needed & stop) if name not in given]
-    made.graph.input.extend(_float(name) for name in floats)
-    made.graph.output.extend(_float(name) for name in wanted)
+    told = types or {}
+    made.graph.input.extend(_value(name, told) for name in floats)
+    made.graph.output.extend(_value(name, told) for name in wanted)
     return made
 
 
-def _float(name: str) -> onnx.ValueInfoProto:
-    made: onnx.ValueInfoProto = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+def _value(name: str, types: Mapping[str, int]) -> onnx.ValueInfoProto:
+    kind = types.get(name, onnx.TensorProto.FLOAT)
+    made: onnx.ValueInfoProto = onnx.helper.make_tensor_value_info(name, kind, None)
     return made

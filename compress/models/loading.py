@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from compress.core import names
 from compress.core.errors import ResourceExhausted, UsageError
 from compress.data.child import out_of_memory
-from compress.models import structure
+from compress.models import streaming, structure
 from compress.models.families.family import Family
+from compress.models.shards import Shards
 from compress.models.source import PROCESSING, WEIGHTS, Access, check_folder, locate
 from compress.models.structure import Origin, Structure
 from compress.models.tower import Encoder
@@ -28,10 +30,25 @@ class Source(Protocol):
     def allow_pickle(self) -> bool: ...
     @property
     def normalize(self) -> bool: ...
+    @property
+    def streaming(self) -> bool | None: ...
 
 
-def load(source: Source, offline: bool = False) -> Encoder:
-    """Load a Hugging Face dual encoder and export its float towers."""
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A model as its folder describes it, before a weight is read; `shards` where its weights are to stay there."""
+
+    folder: Path
+    options: Mapping[str, Any]
+    config: Mapping[str, Any]
+    architecture: str
+    family: Family
+    pruned: Structure | None
+    shards: Shards | None
+
+
+def describe(source: Source, offline: bool = False) -> Described:
+    """Look at a model without loading it."""
     access = Access(source.revision, offline, source.allow_pickle)
     folder = locate(source.source, access)
     options = check_folder(folder, access)
@@ -39,6 +56,17 @@ def load(source: Source, offline: bool = False) -> Encoder:
     architecture = _architecture(config)
     family = family_of(architecture, folder)
     pruned = structure.read(folder)
+    shards = streaming.shards_of(folder, source, pruned)
+    return Described(folder, options, config, architecture, family, pruned, shards)
+
+
+def load(source: Source, offline: bool = False) -> Encoder:
+    """Load a Hugging Face encoder and export its float towers; one larger than memory keeps its weights in files."""
+    seen = describe(source, offline)
+    if seen.shards is not None:
+        return _streamed(source, seen, seen.shards)
+    architecture, folder, options, pruned = seen.architecture, seen.folder, seen.options, seen.pruned
+    family = seen.family
     model = _model(architecture, folder, options, pruned)
     from compress.models.torch_export import export_towers
 
@@ -62,6 +90,22 @@ def load(source: Source, offline: bool = False) -> Encoder:
             loaded=structure.modules(towers),
             cut=structure.attentions(towers),
         ),
+    )
+
+
+def _streamed(source: Source, seen: Described, shards: Shards) -> Encoder:
+    towers, config = streaming.towers_of(seen.architecture, seen.folder, seen.family, source.normalize, shards)
+    return Encoder(
+        source=source.source,
+        revision=source.revision,
+        architecture=seen.architecture,
+        parameters=shards.parameters,
+        towers=towers,
+        files=_files(seen.folder, config),
+        preprocess={"kind": "transformers", "padding": seen.family.padding},
+        logit_scale=streaming.logit_scale(shards),
+        normalized=source.normalize,
+        shards=shards,
     )
 
 

@@ -24,6 +24,9 @@ from compress.models.tower import Tower
 OPSET: Final = 20
 """The first opset with a whole Gelu; LayerNormalization is whole since 17."""
 
+WHOLE: Final = "model"
+"""What a wrapper calls a model that is its own body."""
+
 
 class TowerWrapper(nn.Module):
     """Body, pooled output, projection, and on request the L2 norm: what an artifact's tower computes."""
@@ -33,44 +36,50 @@ class TowerWrapper(nn.Module):
         self.normalize = normalize
         self.inputs = parts.inputs
         # registered under the model's own names, so that exported module paths match the family's patterns
-        self.add_module(parts.body, getattr(model, parts.body))
-        self.add_module(parts.projection, getattr(model, parts.projection))
-        self._body, self._projection, self._tokens = parts.body, parts.projection, parts.tokens
+        self._body, self._parts = parts.body or WHOLE, parts
+        self.add_module(self._body, body_of(model, parts))
+        if parts.projection:
+            self.add_module(parts.projection, getattr(model, parts.projection))
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Embeddings (batch, projection), and the tokens (batch, tokens, width) where the family names them."""
         named = dict(zip(self.inputs, inputs, strict=True))
         seen = getattr(self, self._body)(**named)
-        embeds: Tensor = getattr(self, self._projection)(seen.pooler_output)
+        pooled = seen.pooler_output if self._parts.pooled == "pooler_output" else seen.last_hidden_state[:, 0]
+        embeds: Tensor = getattr(self, self._parts.projection)(pooled) if self._parts.projection else pooled
         made = embeds / embeds.norm(dim=-1, keepdim=True) if self.normalize else embeds
-        return (made,) if self._tokens is None else (made, getattr(seen, self._tokens))
+        return (made,) if self._parts.tokens is None else (made, getattr(seen, self._parts.tokens))
+
+
+def body_of(model: nn.Module, parts: TowerParts) -> Any:
+    """The module that turns a tower's inputs into tokens."""
+    return getattr(model, parts.body) if parts.body else model
 
 
 def export_towers(model: Any, family: Family, normalize: bool) -> tuple[dict[str, Tower], float]:
     """Float towers of a model, and the largest absolute difference between its embeddings and theirs."""
     towers, worst = {}, 0.0
     for kind, parts in family.towers.items():
-        body = getattr(model, parts.body)
+        body = body_of(model, parts)
         body.config._attn_implementation = "eager"  # the fused one exports as twice the nodes, NaN guards among them
         wrapper = TowerWrapper(model, parts, normalize).eval()
-        example = _example(body.config, kind)
+        example = example_of(body.config, kind)
         graph = _export(wrapper, parts, example)
         sites = by_module_path(graph, parts)
         strip_nodes(graph)
         towers[kind] = Tower(kind, graph, sites, parts.inputs, parts.output, tokens=parts.tokens)
-        worst = max(worst, _difference(wrapper, graph, parts, _example(body.config, kind, batch=5, seed=1)))
+        worst = max(worst, _difference(wrapper, graph, parts, example_of(body.config, kind, batch=5, seed=1)))
     return towers, worst
 
 
 def _export(wrapper: TowerWrapper, parts: TowerParts, example: tuple[Tensor, ...]) -> onnx.ModelProto:
-    dynamic = tuple({0: "batch"} if value.ndim == 4 else {0: "batch", 1: "sequence"} for value in example)
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), quiet():
         program = torch.onnx.export(
             wrapper,
             example,
             input_names=list(parts.inputs),
             output_names=[name for name in (parts.output, parts.tokens) if name is not None],
-            dynamic_shapes=(dynamic,),
+            dynamic_shapes=(dynamic(example),),
             opset_version=OPSET,
             dynamo=True,
             verbose=False,
@@ -82,8 +91,13 @@ def _export(wrapper: TowerWrapper, parts: TowerParts, example: tuple[Tensor, ...
     return clean(model)
 
 
+def dynamic(example: tuple[Tensor, ...]) -> tuple[dict[int, str], ...]:
+    """Which axes of a tower's inputs may have any length."""
+    return tuple({0: "batch"} if value.ndim == 4 else {0: "batch", 1: "sequence"} for value in example)
+
+
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """The exporter warns about its own internals and prints its progress; neither is for the user."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
@@ -96,12 +110,13 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _example(config: Any, kind: str, batch: int = 2, seed: int = 0) -> tuple[Tensor, ...]:
+def example_of(config: Any, kind: str, batch: int = 2, seed: int = 0) -> tuple[Tensor, ...]:
     """Inputs of a tower: noise for images; for texts random ids that end with the end token at different places."""
     noise = torch.Generator().manual_seed(seed)
     if kind == "vision":
         side = config.image_size
-        return (torch.randn(batch, 3, side, side, generator=noise),)
+        high, wide = side if isinstance(side, list | tuple) else (side, side)
+        return (torch.randn(batch, 3, high, wide, generator=noise),)
     length = min(12, config.max_position_embeddings)
     low = min(4, config.vocab_size - 1)
     ids = torch.randint(low, config.vocab_size, (batch, length), generator=noise)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import onnx
 
+from compress.models import reference
 from compress.models.treatment import Treatment
 
 if TYPE_CHECKING:
+    from compress.models.shards import Shards
     from compress.models.structure import Origin
 
 
@@ -44,8 +46,13 @@ class Tower:
     sites: tuple[Site, ...]
     inputs: tuple[str, ...]
     output: str
-    treatments: dict[str, Treatment] = field(default_factory=dict)
+    treatments: MutableMapping[str, Treatment] = field(default_factory=dict)
     tokens: str | None = None
+
+    @property
+    def streamed(self) -> bool:
+        """Whether its weights lie in files and are read when they are needed."""
+        return any(reference.is_reference(tensor) for tensor in self.graph.graph.initializer)
 
     def site(self, name: str) -> Site:
         """The site of a name."""
@@ -58,7 +65,8 @@ class Encoder:
 
     `files` are processor, tokenizer and config files by name, `preprocess` and `logit_scale` go into runtime.json,
     `export_error` is the largest difference between the framework's embeddings and the float graph's (None when the
-    source is ONNX already). `origin` knows the weights of a Hugging Face model.
+    source is ONNX already or streamed). `origin` knows the weights of a Hugging Face model. `shards` are the files that
+    the weights of a streamed model stay in.
     """
 
     source: str
@@ -73,6 +81,7 @@ class Encoder:
     export_error: float | None = None
     license: str | None = None
     origin: Origin | None = None
+    shards: Shards | None = None
 
 
 def copied(encoder: Encoder, kinds: Iterable[str] | None = None) -> Encoder:

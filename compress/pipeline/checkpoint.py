@@ -55,6 +55,7 @@ def discard(folder: Path) -> None:
 def fingerprint(recipe: Recipe, reference: Path, data: str | None) -> dict[str, str | None]:
     """Everything the outcome of the steps follows from; `data` is the digest of the calibration data."""
     told = {key: value for key, value in recipe.resolved().items() if key not in _POLICY}
+    told["model"] = {key: value for key, value in told["model"].items() if key != "streaming"}
     return {
         "recipe": digest.of_data(told),
         "model": manifest.scan(reference, "reference").subject,
@@ -153,7 +154,7 @@ class Checkpoint:
         told = json.loads(arrays.pop("told").tobytes())
         for kind, tower in self.encoder.towers.items():
             _unpack(tower, told["towers"][kind], {name: arrays[name] for name in arrays if name.startswith(f"{kind}/")})
-        return [_report(data) for data in told["reports"]]
+        return [report_of(data) for data in told["reports"]]
 
     def _require_same(self, follows: Mapping[str, str | None]) -> None:
         changed = [name for name in self.follows if follows.get(name) != self.follows[name]]
@@ -184,7 +185,8 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _report(data: Mapping[str, Any]) -> StepReport:
+def report_of(data: Mapping[str, Any]) -> StepReport:
+    """A report from its JSON-like data."""
     rows = tuple(SiteReport(**row) for row in data["rows"])
     curves = tuple(Curve(each["name"], tuple(each["steps"]), tuple(each["values"])) for each in data["curves"])
     table = tuple(map(tuple, data["table"]))

@@ -25,6 +25,7 @@ from compress.gates import damage, intervals, statistics, waiving
 from compress.gates.junit import junit
 from compress.gates.outcomes import Measurement, Outcomes
 from compress.gates.verdict import Verdict
+from compress.models.graph import parameter_count
 from compress.models.tower import Encoder
 from compress.pipeline.measurement import Measured, model_bytes
 from compress.pipeline.rescue import Rescued
@@ -52,7 +53,7 @@ class Run:
     """What is known at the end of a run. `verdict` and `measured` are None where no policy decides.
 
     `attempts` says how many candidates the policy has judged on each split (see ledger.py). `waivers` are those that
-    were given, whether they were needed or not.
+    were given, whether they were needed or not. `blockwise` stands for gates where a model is too large.
     """
 
     recipe: Recipe
@@ -65,6 +66,7 @@ class Run:
     waivers: Waivers | None = None
     proofs: Sequence[Cell] = ()
     rescued: Rescued | None = None
+    blockwise: Mapping[str, Any] | None = None
 
 
 def write(staging: Staging, run: Run, digest: str) -> Document:
@@ -111,13 +113,14 @@ def gate_report(run: Run, folder: Path, digest: str) -> dict[str, Any]:
         "scores": list(scores(measured.metrics)) if measured else [],
         "damage": damage_data(measured.metrics) if measured else None,
         "bootstrap": bootstrap_data() if measured else None,
-        "sizes": list(sizes(run.reference, folder)),
+        "sizes": list(sizes(run.reference, folder, floats=_floats(encoder))),
         "latency": measured.latency.data()["rows"] if measured and measured.latency else [],
         "environment": environment(),
         "attempts": [*run.attempts, *_development(run)],
         "rescue": run.rescued.to_data() if run.rescued else None,
         "target": {"name": told.target, "proof": None if proved else told.proof},
         "proofs": [cell.data() for cell in run.proofs],
+        **({} if run.blockwise is None else {"blockwise": dict(run.blockwise)}),
     }
 
 
@@ -133,6 +136,13 @@ def step_data(step: StepReport) -> dict[str, Any]:
     for curve in told["curves"]:
         curve["values"] = [value if np.isfinite(value) else None for value in curve["values"]]
     return told
+
+
+def _floats(encoder: Encoder) -> dict[str, int]:
+    """Bytes of the towers in float32 where no file holds them."""
+    if encoder.shards is None:
+        return {}
+    return {kind: 4 * parameter_count(tower.graph) for kind, tower in encoder.towers.items()}
 
 
 def _json(data: Any) -> bytes:
@@ -209,12 +219,15 @@ def bootstrap_data() -> dict[str, Any]:
     return {"method": "BCa", "resamples": intervals.RESAMPLES, "seed": statistics.SEED}
 
 
-def sizes(reference: Path, folder: Path, parts: Parts | None = None) -> Iterator[dict[str, Any]]:
+def sizes(
+    reference: Path, folder: Path, parts: Parts | None = None, floats: Mapping[str, int] | None = None
+) -> Iterator[dict[str, Any]]:
     """A row for each model file: bytes before and after, and what the bytes after are spent on.
 
     `parts` tells that for each tower of a folder that was not written here: its files are not opened in this process.
+    `floats` are the bytes of float towers of which the reference holds no file.
     """
-    before = model_bytes(reference)
+    before = model_bytes(reference) or {f"onnx/{kind}_model.onnx": size for kind, size in (floats or {}).items()}
     for file, size in model_bytes(folder).items():
         tower = Path(file).parts[1].split("_")[0]
         yield {

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from compress.artifact import layout, manifest
 from compress.core.errors import UsageError
+from compress.core.progress import Progress
 from compress.models.loading import load as load_named
 from compress.models.onnx_towers import load_onnx
 from compress.models.tower import Encoder
@@ -17,6 +20,7 @@ from compress.recipe.load import locate
 from compress.recipe.sources import ModelSource, NamedModel, OnnxModel, TokenizerText
 from compress.steps import spec_of
 from compress.targets import onnxruntime_cpu
+from compress.targets.graph.folder import Opened, write_rest
 
 TOKENIZER: Final = "tokenizer.json"
 
@@ -93,11 +97,31 @@ def export_float(encoder: Encoder, folder: Path) -> None:
 
 def write_reference(encoder: Encoder, cache: Path) -> Path:
     """The float export of an encoder as a folder that runs like an artifact, named by its digest and kept."""
+    return _cached(cache, lambda folder: export_float(encoder, folder))
+
+
+def write_shell(encoder: Encoder, cache: Path, progress: Progress) -> Path:
+    """The reference of a streamed encoder without its towers: what makes inputs, and the digest of the weights.
+
+    Nothing is measured against it, but what follows from the model follows from this folder.
+    """
+    assert encoder.shards is not None
+    weights = json.dumps({"weights": encoder.shards.digest(progress)}) + "\n"
+
+    def export(folder: Path) -> None:
+        write_rest(encoder, folder, Opened(onnxruntime_cpu.NAME))
+        (folder / "compress" / "weights.json").write_text(weights)
+
+    return _cached(cache, export)
+
+
+def _cached(cache: Path, export: Callable[[Path], None]) -> Path:
+    """A folder that is named by the digest of its content and kept."""
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache, prefix=".new-") as made:
         fresh = Path(made) / "reference"
         fresh.mkdir()
-        export_float(encoder, fresh)
+        export(fresh)
         kept = cache / manifest.scan(fresh, "reference").subject[:16]
         if kept.is_dir() and manifest.scan(kept, "reference").subject[:16] != kept.name:
             kept.rename(Path(made) / "damaged")

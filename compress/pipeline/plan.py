@@ -5,6 +5,7 @@ Sizes, shapes and refusals do not depend on the data that calibrate a step, so t
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -16,14 +17,16 @@ from compress.core import names
 from compress.core.errors import UsageError
 from compress.data.child import peak_memory
 from compress.data.items import Items
-from compress.gates.policy import load_policy
+from compress.gates.policy import Policy, load_policy
 from compress.models import cost
 from compress.models.graph import parameter_count
+from compress.models.loading import Described
 from compress.models.tower import Encoder, Site, Tower
 from compress.models.treatment import BlockWeights, BnbWeights, Float16, StaticFloat8, StaticInt8
-from compress.pipeline import demand, ladder, model, prediction, provenance, rescue, sensitivity
+from compress.pipeline import demand, ladder, model, prediction, provenance, rescue, sensitivity, streamed
 from compress.pipeline.calibration import BATCH, Calibration
 from compress.pipeline.demand import GateDemand, TaskDemand
+from compress.pipeline.forecast import Forecast, Treated
 from compress.pipeline.ladder import Start
 from compress.pipeline.measurement import model_bytes
 from compress.pipeline.options import Options
@@ -102,6 +105,9 @@ class Plan:
     """Everything that is known before a run. `memory` is the peak of this process while it found that out, in bytes.
 
     `rungs` are those of a rescue, cheapest first; `sensitivity` is there where it was asked for.
+
+    Of a model larger than memory only its headers were read: `memory` is then what all processes of a run are expected
+    to take together, and `disk` what lies on the disk before the artifact is settled.
     """
 
     recipe: str
@@ -119,6 +125,7 @@ class Plan:
     rungs: tuple[RungPlan, ...] = ()
     sensitivity: Sensitivity | None = None
     predictions: tuple[Prediction, ...] = ()
+    disk: int | None = None
 
     @property
     def ratio(self) -> float | None:
@@ -140,6 +147,8 @@ def plan(recipe: Recipe, file: Path, options: Options, sensitive: bool = False) 
     target = target_of(recipe)
     tasks = demand.tasks_of(policy, recipe.seed) if policy else ()
     refused = [_refusal(error) for error in demand.unmeasurable(policy)] if policy else []
+    if (large := streamed.expected(recipe, options)) is not None:
+        return _streamed(recipe, *large, policy, tasks, refused)
     encoder = model.load(recipe.model, file, options.offline, options.data_roots)
     with tempfile.TemporaryDirectory() as scratch:
         reference, candidate = Path(scratch) / "reference", Path(scratch) / "candidate"
@@ -153,9 +162,7 @@ def plan(recipe: Recipe, file: Path, options: Options, sensitive: bool = False) 
         sizes = tuple(_sizes(counted, encoder, reference, candidate))
         around = _predictions(recipe, encoder, sizes, (reference, Path(scratch) / "pruned"), options)
     spec = recipe.data.get("calibration")
-    if spec is None and (asking := [step.use for step in steps if step.calibrates]):
-        what, hint = f"{asking[0]} needs calibration data", "add data: {calibration: {source: scenes, samples: 256}}"
-        refused.append(Refusal("data.calibration", what, hint))
+    refused += _without_data(recipe, steps)
     refused += [_refusal(error) for error in untrained(recipe)]
     return Plan(
         recipe=recipe.name,
@@ -206,6 +213,54 @@ def _rungs(
     rungs = ladder.rungs(Start(recipe.steps, treated, worst, "calibration" in recipe.data))
     unknown = "the layers that damage the embedding most (`--sensitivity` measures which)"
     return tuple(RungPlan(each.name, unknown if each.in_float and found is None else each.what) for each in rungs)
+
+
+def _without_data(recipe: Recipe, steps: tuple[StepPlan, ...]) -> Iterator[Refusal]:
+    asking = [step.use for step in steps if step.calibrates]
+    if "calibration" not in recipe.data and asking:
+        what, hint = f"{asking[0]} needs calibration data", "add data: {calibration: {source: scenes, samples: 256}}"
+        yield Refusal("data.calibration", what, hint)
+
+
+def _streamed(
+    recipe: Recipe,
+    seen: Described,
+    told: Forecast,
+    policy: Policy | None,
+    tasks: tuple[TaskDemand, ...],
+    refused: list[Refusal],
+) -> Plan:
+    """The plan of a model larger than memory: nothing is loaded or tried."""
+    steps = tuple(
+        StepPlan(use, any(row.form.calibrates for row in rows), tuple(map(_of_form, rows))) for use, rows in told.steps
+    )
+    spec = recipe.data.get("calibration")
+    parameters = sum(told.parameters.values())
+    return Plan(
+        recipe=recipe.name,
+        source=recipe.model.source,
+        architecture=seen.architecture,
+        parameters=parameters,
+        steps=steps,
+        sizes=tuple(Size(kind, n, 4 * n, told.artifact[kind], n, 1.0) for kind, n in told.parameters.items()),
+        calibration=spec.model_dump(mode="json", exclude_none=True) if spec else None,
+        memory=told.memory,
+        policy=policy.name if policy else None,
+        tasks=tasks,
+        gates=demand.gates_of(policy, tasks) if policy else (),
+        refused=(*refused, *map(_refusal, told.refused), *_without_data(recipe, steps)),
+        disk=told.disk,
+    )
+
+
+def _of_form(row: Treated) -> Planned:
+    site, form = row.site, row.form
+    if not form.block:
+        return Planned(row.tower, site.name, site.role, site.shape, "int8 static, a scale per output", form.bits)
+    words = f"int{form.bits} in blocks of {form.block}{', zero points' if form.zero_points else ''}"
+    words += ", inputs in int8" if form.compute == "int8" else ""
+    columns = site.shape[0] if site.op == "MatMul" else math.prod(site.shape[1:])
+    return Planned(row.tower, site.name, site.role, site.shape, words, form.bits, form.block, -columns % form.block)
 
 
 def _rehearse(

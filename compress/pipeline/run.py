@@ -19,7 +19,8 @@ from compress.gates.decision import decide
 from compress.gates.policy import load_policy
 from compress.gates.waiving import waive
 from compress.models.tower import Encoder, copied
-from compress.pipeline import checkpoint, evidence, ledger, model, provenance, rescue, search
+from compress.pipeline import blockwise, checkpoint, evidence, ledger, model, provenance, rescue, search, streamed
+from compress.pipeline.blocks import Blocks
 from compress.pipeline.calibration import Calibration
 from compress.pipeline.checkpoint import Checkpoint
 from compress.pipeline.measurement import Subject, measure
@@ -50,9 +51,10 @@ def run(recipe: Recipe, file: Path, options: Options) -> Result:
     target = target_of(recipe)
     target.ready()
     with Store(options.output).stage(recipe.name) as staging:
+        streamed.require_possible(recipe, options)
         encoder = model.load(recipe.model, file, options.offline, options.data_roots)
         against = model.original(encoder, options.offline, options.data_roots)
-        reference = model.write_reference(against, options.cache / "reference")
+        reference = streamed.reference(recipe, against, options)
         shown = Shown(
             provenance.load(recipe, options.data_roots, options.progress),
             trained(recipe, reference, options),
@@ -80,6 +82,9 @@ def run(recipe: Recipe, file: Path, options: Options) -> Result:
         proofs = proof.matrix(staging.folder, measured.one_item, options.progress) if measured else ()
         waivers = options.waivers
         done = evidence.Run(told, encoder, reference, steps, verdict, measured, attempts, waivers, proofs, rescued)
+        if encoder.shards is not None and not recipe.gated:
+            told_blocks = blockwise.measure(encoder, staging.folder, shown.items, reference, options)
+            done = replace(done, blockwise=told_blocks)
         report = evidence.write(staging, done, digest)
         if options.signing is not None:
             signing.sign(staging, options.signing)
@@ -142,7 +147,13 @@ def apply_steps(
     follows = checkpoint.fingerprint(recipe, reference, items.digest if items else None)
     if training is not None:
         follows["training data"] = training.digest
-    kept = Checkpoint(checkpoint.place(options.output, recipe.name), follows, encoder, options.progress)
+    place = checkpoint.place(options.output, recipe.name)
+    kept: Checkpoint | Blocks
+    if encoder.shards is None:
+        kept = Checkpoint(place, follows, encoder, options.progress)
+    else:
+        kept = Blocks(place, follows, encoder, options.progress)
+        context = kept.context(context)
     reports = kept.start(options.resume) if options.resume or not options.follower else []
     with contextlib.closing(training) if training is not None else contextlib.nullcontext():
         for at, step in enumerate(recipe.steps[len(reports) :], start=len(reports)):
@@ -185,6 +196,8 @@ def portable(recipe: Recipe) -> Recipe:
     changes: dict[str, object] = {}
     if isinstance(recipe.model, NamedModel) and place(recipe.model.source) == "folder":
         changes["model"] = recipe.model.model_copy(update={"source": f"./{_last(recipe.model.source)}"})
+    if isinstance(recipe.model, NamedModel):  # how it was read changes nothing of what was made
+        changes["model"] = changes.get("model", recipe.model).model_copy(update={"streaming": None})  # type: ignore[attr-defined]
     if isinstance(recipe.model, OnnxModel):
         files = {kind: getattr(recipe.model, kind) for kind in ("vision", "text")}
         short: dict[str, object] = {

@@ -91,6 +91,9 @@ class NamedModel(Strict):
     revision: Revision | None = Field(None, description="Commit (40 hex digits) or tag of a hub id.")
     allow_pickle: bool = Field(False, description="Read pickled weights where there are no safetensors.")
     normalize: bool = Field(True, description="L2-normalise the embeddings inside the exported graph.")
+    streaming: bool | None = Field(
+        None, description="Leave the weights in their files and work block by block; not given: where memory is short."
+    )
 
     @field_validator("revision")
     @classmethod

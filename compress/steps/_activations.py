@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -17,19 +19,28 @@ from compress.data.child import Limits
 from compress.models.external_data import save
 from compress.models.tower import Site, Tower
 from compress.steps.observer import Observer
-from compress.steps.step import Context
+from compress.steps.step import Context, Feeds
+from compress.steps.stream import Walk, stream_of
 
 Seen = TypeVar("Seen", bound=Observer)
 _ALONE: Final = "leave it out of this step, or use a method without calibration: quantize.int8_rtn"
 Windows = dict[str, dict[str, list[int]]]
 
 
-def watch(tower: Tower, sites: Sequence[Site], context: Context, observer: type[Seen]) -> dict[str, Seen]:
+def watch(tower: Tower, sites: Sequence[Site], context: Context, observer: type[Seen]) -> Mapping[str, Seen]:
     """Run the calibration data; returns the observer of what feeds each site, by the site's name.
 
     Sites that are fed by the same value share one observer, which saw every batch once. A product is shown the rows
     (..., in) that it multiplies; a convolution its patches, (batch, patches, in), channels first as in its weight.
+    A tower whose weights are in files is run segment by segment, when a site of it is asked for.
     """
+    if tower.streamed:
+        folder = context.scratch or Path(tempfile.mkdtemp())
+        stream = stream_of(tower, folder, required(context), context.progress)
+        walk = Walk(stream, tower, sites, observer, _windows(tower, sites))
+        if context.scratch is None:
+            weakref.finalize(walk, shutil.rmtree, folder, ignore_errors=True)
+        return walk
     feeding = {node.name: node.input[0] for node in tower.graph.graph.node}
     source = {site.name: feeding[site.node] for site in sites}
     seen = watch_values(tower, sorted(set(source.values())), context, observer, _windows(tower, sites))
@@ -43,10 +54,7 @@ def watch_values(
 
     Values named in `windows` are shown as the patches that a convolution makes of them.
     """
-    if context.feeds is None:
-        raise UsageError(
-            "this step needs calibration data", "data.calibration", "add data: {calibration: {source: ...}}"
-        )
+    required(context)
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         feeds = stored(tower, context, folder)
@@ -63,6 +71,15 @@ def watch_values(
         }
         child.run("compress.steps.observer", request, Limits.of_machine(), context.progress, f"calibrate {tower.kind}")
         return {value: _read(observer, folder / f"{at}.npz") for at, value in enumerate(values)}
+
+
+def required(context: Context) -> Callable[[str], Feeds]:
+    """The calibration data. Raises UsageError where the recipe names none."""
+    if context.feeds is None:
+        raise UsageError(
+            "this step needs calibration data", "data.calibration", "add data: {calibration: {source: ...}}"
+        )
+    return context.feeds
 
 
 def _windows(tower: Tower, sites: Sequence[Site]) -> Windows:

@@ -41,27 +41,41 @@ class Observer(Protocol):
 
 
 def work(request: Data, channel: Channel) -> Data:
-    """Run `graph` on every batch of `feeds`; the state of the observer of value k is stored as `<k>.npz` in `out`."""
-    module, name = request["observer"].split(":")
-    made: type[Observer] = getattr(importlib.import_module(module), name)
-    values, inputs = request["values"], request["inputs"]
-    observers = {value: made() for value in values}
+    """Run `graph` on every batch of `feeds`; the state of the observer of value k is stored as `<k>.npz` in `out`.
+
+    The values named in `kept` are stored batch by batch in the files of `to`, those that the batch holds among them.
+    """
+    values, inputs, kept = request["values"], request["inputs"], request.get("kept", [])
+    observers = _observers(request["observer"], values)
     session = open_session(Path(request["graph"]))
-    computed = [value for value in values if value not in inputs]
+    taken = {value.name for value in session.get_inputs()}
+    computed = [value for value in dict.fromkeys((*values, *kept)) if value not in inputs]
     channel.expect(len(request["feeds"]))
-    for path in request["feeds"]:
+    for at, path in enumerate(request["feeds"]):
         with np.load(path, allow_pickle=False) as batch:
-            feed = {name: batch[name] for name in inputs}
+            given = {name: batch[name] for name in inputs}
+        feed = {name: given[name] for name in inputs if name in taken}
         arrays = dict(zip(computed, run(session, computed, feed) if computed else (), strict=True))
         for value in values:
-            array = np.asarray(arrays.get(value, feed.get(value)), np.float32)
+            array = np.asarray(arrays.get(value, given.get(value)), np.float32)
             if value in request["windows"]:
                 array = patches(array, **request["windows"][value])
             _show(observers[value], array, f"{request['tower']} tower, {value}")
+        if kept:
+            np.savez(request["to"][at], **{name: (given | arrays)[name] for name in kept})
         channel.done(1)
     for at, value in enumerate(values):
         np.savez(Path(request["out"]) / f"{at}.npz", **observers[value].state())  # type: ignore[arg-type]
     return {}
+
+
+def _observers(named: str | None, values: Sequence[str]) -> dict[str, Observer]:
+    """An observer for each value; `named` is None where there is none."""
+    if named is None:
+        return {}
+    module, name = named.split(":")
+    made: type[Observer] = getattr(importlib.import_module(module), name)
+    return {value: made() for value in values}
 
 
 def patches(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,37 +17,6 @@ if TYPE_CHECKING:
     from compress.models.tower import Encoder
 
 Feeds = Iterator[Mapping[str, NDArray[np.generic]]]
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What a step may use besides the towers: preprocessed calibration batches by tower kind, progress, a seed.
-
-    `training` are the data that a distill step trains on; None where the recipe names none. `teacher` is the encoder
-    before any step; only a recipe with a distill step has one. Below `cache` a step may keep what can be made again,
-    below `work` what it has done so far, and goes on from that where `resume` is set.
-
-    For steps that search: `loss` of an encoder is what it loses of what the policy protects, on development data, 0
-    for the reference and less is better; `latency` gives the reference's and its own seconds of one item, by tower,
-    measured in turn on the target. None where nobody can tell.
-
-    `pairs` are, for each calibration image, the places of its captions among the texts of `feeds`; `reference` is the
-    folder of the float towers that everything is measured against.
-    """
-
-    feeds: Callable[[str], Feeds] | None = None
-    progress: Progress = field(default_factory=Silent)
-    seed: int = 0
-    training: TrainingSet | None = None
-    teacher: Encoder | None = None
-    cache: Path | None = None
-    work: Path | None = None
-    resume: bool = False
-    track: Callable[[int, Mapping[str, float]], None] | None = None
-    loss: Callable[[Encoder], float] | None = None
-    latency: Callable[[Encoder], Mapping[str, tuple[float, float]]] | None = None
-    pairs: Callable[[], tuple[tuple[int, ...], ...]] | None = None
-    reference: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +36,76 @@ class SiteReport:
     bytes_after: int
     error: float
     removed: str = ""
+
+
+class Done(Protocol):
+    """What is done already of the step that runs: models larger than memory go on in the middle of a step."""
+
+    def row(self, tower: str, site: str) -> SiteReport | None:
+        """What was done to a site before the run was interrupted; None where it is yet to be treated."""
+        ...
+
+    def add(self, row: SiteReport) -> None:
+        """Note that a site is treated."""
+        ...
+
+
+class Nothing:
+    """Nothing is done, and nothing is noted."""
+
+    def row(self, tower: str, site: str) -> SiteReport | None:  # noqa: ARG002
+        """No site is treated."""
+        return None
+
+    def add(self, row: SiteReport) -> None:
+        """Forget it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a step may use besides the towers: preprocessed calibration batches by tower kind, progress, a seed.
+
+    `training` are the data that a distill step trains on; None where the recipe names none. `teacher` is the encoder
+    before any step; only a recipe with a distill step has one. Below `cache` a step may keep what can be made again,
+    below `work` what it has done so far, and goes on from that where `resume` is set.
+
+    For steps that search: `loss` of an encoder is what it loses of what the policy protects, on development data, 0
+    for the reference and less is better; `latency` gives the reference's and its own seconds of one item, by tower,
+    measured in turn on the target. None where nobody can tell.
+
+    `pairs` are, for each calibration image, the places of its captions among the texts of `feeds`; `reference` is the
+    folder of the float towers that everything is measured against.
+
+    `done` is asked before a site is treated and told after it. `scratch` is a folder for what is larger than memory and
+    may be there again after an interruption; None: a temporary one.
+    """
+
+    feeds: Callable[[str], Feeds] | None = None
+    progress: Progress = field(default_factory=Silent)
+    seed: int = 0
+    training: TrainingSet | None = None
+    teacher: Encoder | None = None
+    cache: Path | None = None
+    work: Path | None = None
+    resume: bool = False
+    track: Callable[[int, Mapping[str, float]], None] | None = None
+    loss: Callable[[Encoder], float] | None = None
+    latency: Callable[[Encoder], Mapping[str, tuple[float, float]]] | None = None
+    pairs: Callable[[], tuple[tuple[int, ...], ...]] | None = None
+    reference: Path | None = None
+    done: Done = field(default_factory=Nothing)
+    scratch: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How a step will hold a matrix product, known from its options alone: `block` of 0 is a scale for each output."""
+
+    bits: int
+    block: int = 0
+    zero_points: bool = False
+    calibrates: bool = False
+    compute: str = "float"
 
 
 @dataclass(frozen=True, slots=True)

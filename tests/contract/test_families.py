@@ -35,7 +35,7 @@ def test_what_a_family_file_says(name):
     import transformers
 
     told = family(name)
-    assert set(told.towers) == {"vision", "text"}
+    assert set(told.towers) in ({"vision", "text"}, {"vision"})
     assert told.padding in ("longest", "max_length")
     for architecture in told.architectures:
         assert hasattr(transformers, architecture)
@@ -62,7 +62,9 @@ def test_a_tiny_model_is_exported_and_every_role_is_found(name, architecture):
     told = family(name)
     kind = getattr(transformers, architecture)
     torch.manual_seed(0)
-    model = kind(kind.config_class(text_config=TEXT, vision_config=VISION)).eval()
+    both = "text" in told.towers
+    config = kind.config_class(text_config=TEXT, vision_config=VISION) if both else kind.config_class(**VISION)
+    model = kind(config).eval()
     towers, difference = export_towers(model, told, normalize=True)
     assert difference <= 1e-4
     for tower_kind, parts in told.towers.items():

@@ -17,6 +17,7 @@ class Asked:
     source: str
     revision: str | None = None
     allow_pickle: bool = False
+    streaming: bool | None = None
     normalize: bool = True
 
 

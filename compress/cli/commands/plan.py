@@ -148,6 +148,9 @@ def _facts(made: Plan) -> str:
     pruned = ", ".join(f"{each.tower} {100 * each.work:.0f} %" for each in made.sizes if each.work != 1)
     work = f"\nproducts     {pruned} of the multiplications per token stay" if pruned else ""
     memory = f"{wording.size(made.memory)} at the peak so far; a run takes as much, and a child that measures beside it"
+    if made.disk is not None:
+        memory = f"about {wording.size(made.memory)} at the peak of a run: the weights are streamed, block by block"
+        memory += f"\ndisk         about {wording.size(made.disk)} until the artifact is settled"
     return f"\ncalibration  {told}\nmemory       {memory}{work}"
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
 class TowerParts:
     """How one tower is called: attribute names of the body and the projection, input names, roles by module path.
 
-    A role's pattern is matched against the whole module path; a group named `layer` gives the block's number. `tokens`
-    is what the body calls the vectors of its patches, and what the tensor that holds them is called in the graph.
+    A `body` of "" is the model itself, a `projection` of "" is none. `pooled` is what stands for the whole input: what
+    the body calls its pooled output, or the first of its tokens. A role's pattern is matched against the whole module
+    path; a group named `layer` gives the block's number. `tokens` is what the body calls the vectors of its patches,
+    and what the tensor that holds them is called in the graph.
     """
 
     body: str
@@ -21,6 +24,7 @@ class TowerParts:
     output: str
     roles: Mapping[str, str]
     tokens: str | None = None
+    pooled: Literal["pooler_output", "first_token"] = "pooler_output"
 
     def role(self, path: str) -> tuple[str, int | None] | None:
         """Role and block number of a module path, or None when it plays none."""

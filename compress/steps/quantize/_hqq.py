@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.models.treatment import BlockWeights
+from compress.steps.quantize._rounding import a_few_rows
 
 Floats = NDArray[np.float32]
 _NORM: Final = 0.7
@@ -26,6 +27,10 @@ def half_quadratic(weight: Floats, bits: int, block: int) -> BlockWeights:
     The runtime keeps zero points as integers of the weight's own bits, so the search's are rounded; a block whose
     p-norm got worse by that keeps the range's own zero point.
     """
+    return a_few_rows(weight, lambda rows: _half_quadratic(rows, bits, block))
+
+
+def _half_quadratic(weight: Floats, bits: int, block: int) -> BlockWeights:
     out, columns = weight.shape
     blocks = -(-columns // block)
     padded = np.zeros((out, blocks * block), np.float32)

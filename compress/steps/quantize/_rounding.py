@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from compress.models.treatment import BlockWeights
 
 Search = Literal["absmax", "mse"]
+_TOGETHER = 1 << 16  # weights that are rounded at a time
 _SHRINK = np.linspace(1.0, 0.6, 21, dtype=np.float32)
 
 
@@ -29,15 +30,39 @@ def in_blocks(
     block, the one with the smallest squared error; symmetric blocks also try a negative scale, which moves the one
     extra code (the range is -8..7 at 4 bits) to the side that needs it. `importance` (in,) weighs each column's error.
     """
+    return a_few_rows(weight, lambda rows: _in_blocks(rows, bits, block, symmetric, search, importance))
+
+
+def a_few_rows(weight: NDArray[np.float32], rounding: Callable[[NDArray[np.float32]], BlockWeights]) -> BlockWeights:
+    """Round a weight (out, in) whose rows do not depend on each other, as many at a time as fit into the cache."""
+    rows = max(1, _TOGETHER // max(weight.shape[1], 1))
+    parts = [rounding(weight[at : at + rows]) for at in range(0, max(len(weight), 1), rows)]
+    if len(parts) == 1:
+        return parts[0]
+    zeros = [each.zero_points for each in parts if each.zero_points is not None]
+    codes, scales = (np.concatenate([getattr(each, name) for each in parts]) for name in ("codes", "scales"))
+    return BlockWeights(codes, scales, np.concatenate(zeros) if zeros else None, parts[0].bits, weight.shape[1])
+
+
+def _in_blocks(
+    weight: NDArray[np.float32],
+    bits: int,
+    block: int,
+    symmetric: bool,
+    search: Search,
+    importance: NDArray[np.float32] | None,
+) -> BlockWeights:
     out, columns = weight.shape
     blocks = -(-columns // block)
     padded = np.zeros((out, blocks * block), np.float32)
     padded[:, :columns] = weight
     values = padded.reshape(out, blocks, block)
-    weighing = np.ones(blocks * block, np.float32)
+    weighing = None
     if importance is not None:
+        weighing = np.ones(blocks * block, np.float32)
         weighing[:columns] = importance / (importance.mean() or 1.0)
-    loss = _Loss(values, weighing.reshape(blocks, block))
+        weighing = weighing.reshape(blocks, block)
+    loss = _Loss(values, weighing)
     if symmetric:
         codes, scales = _symmetric(loss, bits, search)
         return BlockWeights(codes, scales, None, bits, columns)
@@ -59,14 +84,21 @@ def per_tensor(weight: NDArray[np.float32], bits: int, block: int, search: Searc
 
 @dataclass(frozen=True, slots=True)
 class _Loss:
-    """Weights in blocks (out, blocks, block) and what an error in each place of a block counts (blocks, block)."""
+    """Weights in blocks (out, blocks, block) and what an error in each place of a block counts (blocks, block).
+
+    Every error counts the same where that is None.
+    """
 
     values: NDArray[np.float32]
-    weighing: NDArray[np.float32]
+    weighing: NDArray[np.float32] | None
 
     def of(self, restored: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Weighed squared error of every block, (out, blocks)."""
-        errors: NDArray[np.float32] = (np.square(restored - self.values) * self.weighing).sum(-1)
+        """Weighed squared error of every block, (out, blocks). What is passed in is overwritten."""
+        np.subtract(restored, self.values, out=restored)
+        np.square(restored, out=restored)
+        if self.weighing is not None:
+            np.multiply(restored, self.weighing, out=restored)
+        errors: NDArray[np.float32] = restored.sum(-1)
         return errors
 
 
@@ -79,13 +111,21 @@ def _symmetric(loss: _Loss, bits: int, search: Search) -> tuple[NDArray[np.uint8
         ends = np.where(values.max(-1) >= -values.min(-1), 1, -1).astype(np.float32)
         candidates = [_nonzero(largest * shrink / (half - 1)) for shrink in _SHRINK]
         candidates += [_nonzero(-ends * largest * shrink / half) for shrink in _SHRINK]
-        scales = _best(loss, candidates, lambda scale: _rounded(values, scale, half) * scale[..., None])
+        scales = _best(loss, candidates, lambda scale: _restored(values, scale, half))
     return (_rounded(values, scales, half) + half).astype(np.uint8), scales
 
 
 def _rounded(values: NDArray[np.float32], scales: NDArray[np.float32], half: int) -> NDArray[np.float32]:
-    codes: NDArray[np.float32] = np.clip(np.rint(values / scales[..., None]), -half, half - 1)
+    codes = values / scales[..., None]
+    np.rint(codes, out=codes)
+    np.clip(codes, -half, half - 1, out=codes)
     return codes
+
+
+def _restored(values: NDArray[np.float32], scales: NDArray[np.float32], half: int) -> NDArray[np.float32]:
+    made = _rounded(values, scales, half)
+    np.multiply(made, scales[..., None], out=made)
+    return made
 
 
 def _asymmetric(

@@ -26,23 +26,29 @@ def round_weights(
     """Treat the chosen sites with rounded weights; `compute` is what the runtime multiplies them with."""
     rows = []
     for tower, site in context.progress.track(list(chosen), use):
-        weight = weight_matrix(tower, site)
-        held = replace(rounding(weight, tower, site), compute="float" if site.op == "Gather" else compute)
-        tower.treatments[site.name] = held
-        rows.append(
-            SiteReport(
-                tower=tower.kind,
-                site=site.name,
-                role=site.role,
-                treatment=in_words(held),
-                bytes_before=weight.nbytes,
-                bytes_after=stored_bytes(held),
-                error=relative_error(weight, held.dequantized()),
-            )
-        )
+        row = context.done.row(tower.kind, site.name)
+        if row is None:
+            row = _rounded(tower, site, rounding, compute)
+            context.done.add(row)
+        rows.append(row)
     before, after = sum(row.bytes_before for row in rows), sum(row.bytes_after for row in rows)
     summary = f"{len(rows)} weights from {before / 1e6:.2f} MB to {after / 1e6:.2f} MB"
     return StepReport(use, summary, tuple(rows))
+
+
+def _rounded(tower: Tower, site: Site, rounding: Rounding, compute: Compute) -> SiteReport:
+    weight = weight_matrix(tower, site)
+    held = replace(rounding(weight, tower, site), compute="float" if site.op == "Gather" else compute)
+    tower.treatments[site.name] = held
+    return SiteReport(
+        tower=tower.kind,
+        site=site.name,
+        role=site.role,
+        treatment=in_words(held),
+        bytes_before=weight.nbytes,
+        bytes_after=stored_bytes(held),
+        error=relative_error(weight, held.dequantized()),
+    )
 
 
 def in_words(held: BlockWeights) -> str:

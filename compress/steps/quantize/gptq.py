@@ -20,7 +20,7 @@ from compress.steps._moments import Moments
 from compress.steps._selection import by_tower, selected
 from compress.steps.quantize._gptq import compensated, grid_for
 from compress.steps.quantize._weights import round_weights
-from compress.steps.step import Context, StepReport
+from compress.steps.step import Context, Form, StepReport
 
 USE = "quantize.gptq"
 DEFAULT = ("attn.qkv", "attn.out", "mlp.fc1", "mlp.fc2", "projection")
@@ -42,18 +42,20 @@ class Spec(StepSpec):
     )
 
 
+def form(spec: Spec) -> Form:
+    """How a product will be held."""
+    bits = int(spec.weights.removeprefix("int"))
+    return Form(bits, spec.block, not spec.symmetric, calibrates=True, compute=spec.compute)
+
+
 def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
     """Sum up the inputs of the selected sites and round their weights."""
     chosen = list(selected(encoder.towers, spec, DEFAULT))
     sites_of = by_tower(chosen, "compensate for", "quantize.int8_rtn")
-    seen = {
-        (kind, name): moments
-        for kind, sites in sites_of.items()
-        for name, moments in watch(encoder.towers[kind], sites, context, Moments).items()
-    }
+    seen = {kind: watch(encoder.towers[kind], sites, context, Moments) for kind, sites in sites_of.items()}
 
     def rounding(weight: NDArray[np.float32], tower: Tower, site: Site) -> BlockWeights:
-        return _rounded(weight, seen[tower.kind, site.name], site, spec)
+        return _rounded(weight, seen[tower.kind][site.name], site, spec)
 
     return round_weights(USE, chosen, context, rounding, spec.compute)
 

@@ -15,7 +15,7 @@ from compress.recipe.steps import StepSpec
 from compress.steps._selection import selected
 from compress.steps.quantize._hqq import half_quadratic
 from compress.steps.quantize._weights import round_weights
-from compress.steps.step import Context, StepReport
+from compress.steps.step import Context, Form, StepReport
 from compress.targets.graph.emitter import weight_matrix
 
 USE = "quantize.hqq"
@@ -31,6 +31,11 @@ class Spec(StepSpec):
     compute: Literal["float", "int8"] = Field(
         "float", description="int8: inputs are rounded as well, in blocks as it runs; another artifact, faster on a CPU"
     )
+
+
+def form(spec: Spec) -> Form:
+    """How a product will be held."""
+    return Form(int(spec.weights.removeprefix("int")), spec.block, zero_points=True, compute=spec.compute)
 
 
 def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:

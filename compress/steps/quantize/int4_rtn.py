@@ -19,7 +19,7 @@ from compress.steps._selection import selected
 from compress.steps.quantize._bias import correct_biases
 from compress.steps.quantize._rounding import in_blocks, per_tensor
 from compress.steps.quantize._weights import round_weights
-from compress.steps.step import Context, StepReport
+from compress.steps.step import Context, Form, StepReport
 
 BITS = 4
 DEFAULT = ("attn.qkv", "attn.out", "mlp.fc1", "mlp.fc2", "projection")
@@ -39,6 +39,19 @@ class Spec(StepSpec):
     bias_correction: bool = Field(
         False, description="add what products lose on average over the calibration data to their biases"
     )
+
+
+def form(spec: Spec) -> Form:
+    """How a product will be held."""
+    return form_of(BITS, spec)
+
+
+def form_of(bits: int, spec: Spec) -> Form:
+    """The same for so many bits. Raises UsageError for what is done to a whole model at once."""
+    if spec.bias_correction:
+        hint = "leave `bias_correction` out, or model.streaming: false where memory holds the float model five times"
+        raise UsageError("biases are not corrected block by block", "bias_correction", hint)
+    return Form(bits, spec.block, not spec.symmetric, compute=spec.compute)
 
 
 def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 from compress.models.tower import Encoder
 from compress.steps.quantize.int4_rtn import Spec as _Spec
-from compress.steps.quantize.int4_rtn import apply_bits
-from compress.steps.step import Context, StepReport
+from compress.steps.quantize.int4_rtn import apply_bits, form_of
+from compress.steps.step import Context, Form, StepReport
 
 EXAMPLE = {"block": 32, "include": ["mlp.fc2"]}
 
 
 class Spec(_Spec):
     """Options of `quantize.int8_rtn`: those of `quantize.int4_rtn`."""
+
+
+def form(spec: Spec) -> Form:
+    """How a product will be held."""
+    return form_of(8, spec)
 
 
 def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:

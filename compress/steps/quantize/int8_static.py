@@ -24,7 +24,7 @@ from compress.steps.quantize._bias import correct_biases
 from compress.steps.quantize._ranges import Ranges, noise, smoothing
 from compress.steps.quantize._rounding import int8_per_channel
 from compress.steps.quantize._weights import relative_error
-from compress.steps.step import Context, SiteReport, StepReport
+from compress.steps.step import Context, Form, SiteReport, StepReport
 from compress.targets.graph.emitter import weight_matrix
 
 USE = "quantize.int8_static"
@@ -47,6 +47,15 @@ class Spec(StepSpec):
     bias_correction: bool = Field(
         False, description="add what products lose on average over the calibration data to their biases"
     )
+
+
+def form(spec: Spec) -> Form:
+    """How a product will be held. Raises UsageError for what is done to a whole model at once."""
+    done = {"smooth": spec.smooth is not None, "bias_correction": spec.bias_correction}
+    if named := [option for option, asked in done.items() if asked]:
+        hint = f"leave `{named[0]}` out, or model.streaming: false where there is memory for five times the float model"
+        raise UsageError("is not done block by block", named[0], hint)
+    return Form(8, calibrates=True)
 
 
 def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
@@ -75,6 +84,9 @@ def _quantize(tower: Tower, sites: list[Site], spec: Spec, context: Context) -> 
     rows: list[SiteReport] = []
     left: list[str] = []
     for site in sites:
+        if (row := context.done.row(tower.kind, site.name)) is not None:
+            rows.append(row)
+            continue
         histogram = ranges[site.name].histogram
         clip = histogram.percentile(spec.percentile) if spec.range == "percentile" else histogram.least_error(LEVELS)
         lost = noise(histogram, clip, LEVELS)
@@ -86,9 +98,9 @@ def _quantize(tower: Tower, sites: list[Site], spec: Spec, context: Context) -> 
         tower.treatments[site.name] = StaticInt8(codes, scales, clip / LEVELS)
         error = relative_error(weight, codes * scales[:, None])
         treatment = f"int8 static, inputs clipped at {clip:.3g} of {histogram.largest:.3g}, {100 * lost:.2g} % noise"
-        rows.append(
-            SiteReport(tower.kind, site.name, site.role, treatment, weight.nbytes, codes.nbytes + scales.nbytes, error)
-        )
+        size = codes.nbytes + scales.nbytes
+        rows.append(SiteReport(tower.kind, site.name, site.role, treatment, weight.nbytes, size, error))
+        context.done.add(rows[-1])
     return rows, left
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 import onnx
 from onnx import helper
 
+from compress.models import reference
 from compress.models.graph import initializers
 from compress.models.tower import Tower
 from compress.models.treatment import BlockWeights, Float16, StaticFloat8, StaticInt8
@@ -87,7 +88,7 @@ def parts(model: onnx.ModelProto) -> dict[str, int]:
     scales = {name for node in model.graph.node for name in node.input[_SCALES.get(node.op_type, slice(0))]}
     sums: Counter[str] = Counter()
     for tensor in model.graph.initializer:
-        size = len(tensor.raw_data) or tensor.ByteSize()
+        size = reference.nbytes(tensor)
         if tensor.data_type in _FLOATS:
             sums["scales" if tensor.name in scales else "float weights"] += size
         elif tensor.data_type in _INTEGERS:
@@ -96,7 +97,8 @@ def parts(model: onnx.ModelProto) -> dict[str, int]:
             sums["8-bit float weights"] += size
         else:
             sums["graph"] += size
-    sums["graph"] += model.ByteSize() - sum(sums.values())
+    inside = sum(reference.nbytes(each) for each in model.graph.initializer if not reference.is_reference(each))
+    sums["graph"] += model.ByteSize() - inside
     return dict(sums)
 
 

@@ -13,6 +13,8 @@ from onnx import helper, numpy_helper
 
 from compress.core.errors import UsageError
 from compress.models.graph import array, drop_unused, initializers
+from compress.models.kept import Kept
+from compress.models.spool import Spool
 from compress.models.tower import Site, Tower
 from compress.models.treatment import BlockWeights, BnbWeights, Float16, StaticFloat8, StaticInt8, Treatment
 from compress.targets.graph.correction import UNCORRECTED, merge_corrections
@@ -31,7 +33,7 @@ def rewritten(tower: Tower, dialect: type[Rewriter]) -> onnx.ModelProto:
     """The tower's graph with every treated site replaced in the operators of a dialect."""
     model = onnx.ModelProto()
     model.CopyFrom(tower.graph)
-    rewriter = dialect(model)
+    rewriter = dialect(model, spool=_spool(tower))
     sites = {site.node: site for site in tower.sites if site.name in tower.treatments}
     nodes = list(model.graph.node)
     del model.graph.node[:]
@@ -51,6 +53,11 @@ def rewritten(tower: Tower, dialect: type[Rewriter]) -> onnx.ModelProto:
     return model
 
 
+def _spool(tower: Tower) -> Spool | None:
+    """Where the new weights go of a tower whose treatments are in files: they do not fit into memory either."""
+    return Spool(tower.treatments.folder / "emitted") if isinstance(tower.treatments, Kept) else None
+
+
 @dataclass(slots=True)
 class Rewriter:
     """Appends nodes to a graph under construction; shares the quantized form of a value among its readers.
@@ -61,6 +68,7 @@ class Rewriter:
     model: onnx.ModelProto
     tensors: dict[str, onnx.TensorProto] = field(default_factory=dict)
     shared: dict[tuple[str, float], str] = field(default_factory=dict)
+    spool: Spool | None = None
 
     def add(self, node: onnx.NodeProto) -> None:
         self.model.graph.node.append(node)
@@ -71,7 +79,8 @@ class Rewriter:
 
     def weight(self, name: str, values: NDArray[np.generic]) -> str:
         """Add a weight. Sites that share one in the float graph share what it becomes."""
-        made = numpy_helper.from_array(np.ascontiguousarray(values), name)
+        whole = np.ascontiguousarray(values)
+        made = numpy_helper.from_array(whole, name) if self.spool is None else self.spool.add(name, whole)
         if self.tensors.setdefault(name, made) != made:
             raise UsageError("two sites share this weight and are treated differently", name, "treat both in one step")
         return name
@@ -284,4 +293,5 @@ def packed(codes: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
 def weight_matrix(tower: Tower, site: Site) -> NDArray[np.float32]:
     """A site's float weight as (out, in): rows of a table stay rows, a convolution's kernel is flattened."""
     values = array(initializers(tower.graph)[site.weight]).astype(np.float32)
-    return values.T if site.op == "MatMul" else values.reshape(len(values), -1)
+    # in one order, wherever it was read from: sums, and what is rounded by them, depend on it in the last digit
+    return np.ascontiguousarray(values.T) if site.op == "MatMul" else values.reshape(len(values), -1)

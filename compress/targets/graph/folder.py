@@ -34,11 +34,17 @@ def write(encoder: Encoder, folder: Path, emit: Emit, opened: Opened) -> dict[st
     for kind, path in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         save(emit(encoder.towers[kind]), path)
+    write_rest(encoder, folder, opened)
+    return files
+
+
+def write_rest(encoder: Encoder, folder: Path, opened: Opened) -> None:
+    """Write everything of an artifact but its towers."""
+    files = files_of(encoder, folder)
     for name, data in {**encoder.files, **structure.files(encoder)}.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
     write_runtime(encoder, folder, files, opened)
-    return files
 
 
 def write_runtime(encoder: Encoder, folder: Path, files: Mapping[str, Path], opened: Opened) -> None:

@@ -127,14 +127,13 @@ def test_counts_of_written_files(tiny_encoder, tmp_path, static):
         assert ("integer kernels" in planned) == static
 
 
-def test_the_same_model_is_the_same_bytes_and_large_weights_lie_beside_it(tiny_encoder, tmp_path, monkeypatch):
+def test_the_same_model_is_the_same_bytes_and_large_weights_lie_beside_it(tiny_encoder, tmp_path):
     model = tiny_encoder.towers["vision"].graph
     for name in ("a.onnx", "b.onnx"):
         external_data.save(model, tmp_path / name)
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
-    monkeypatch.setattr(external_data, "ABOVE", 1000)
     before = model.SerializeToString()
-    external_data.save(model, tmp_path / "large.onnx")
+    external_data.save(model, tmp_path / "large.onnx", above=1000)
     assert model.SerializeToString() == before
     assert (tmp_path / "large.onnx").stat().st_size < (tmp_path / "large.onnx_data").stat().st_size
     assert onnx.load(tmp_path / "large.onnx").graph.initializer[0].raw_data == model.graph.initializer[0].raw_data
