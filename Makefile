@@ -6,7 +6,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 
 OLD := compress needs Python 3.10 or newer; name one: make PYTHON=python3.12
 
-.PHONY: quickstart test test-all break-each lint check bench bench-gates pocket-clip clean
+.PHONY: quickstart test test-all break-each lint check bench bench-gates bench-large bench-heal pocket-clip clean
 .DEFAULT_GOAL := quickstart
 
 # The stamps .made, .cpu and .dev say what is installed; each is touched last, so a failed install leaves none.
@@ -51,6 +51,15 @@ bench: $(VENV)/.dev        ## speed and size, paired, in one run; rewrites docs/
 
 bench-gates: $(VENV)/.dev  ## false passes and power of the gates, simulated
 	$(BIN)/python benchmarks/gates.py
+
+bench-large: $(VENV)/.dev  ## time and memory against model size, 0.1 B to 6 B: 40 GB of disk and an hour or two
+	for shape in vit-b-32 vit-l-14 vit-bigg-14 internvit-6b; do \
+	  $(BIN)/python benchmarks/large.py make $$shape runs/large && \
+	  $(BIN)/python benchmarks/large.py run $$shape runs/large --kill || exit 1; done
+	$(BIN)/python benchmarks/large.py table runs/large
+
+bench-heal: $(VENV)/.dev   ## what a short training brings back: hours on two cores
+	$(BIN)/python benchmarks/heal.py
 
 pocket-clip: $(VENV)/.dev  ## train the embedded model again; resumes where it was stopped
 	$(BIN)/python tools/train_pocket_clip.py --output compress/bundled/pocket_clip
