@@ -16,6 +16,7 @@ _MODULES: Final[Mapping[Tracker, tuple[str, ...]]] = {
     "tensorboard": ("tensorboard", "tensorboardX"),
     "mlflow": ("mlflow",),
 }
+_INSTALLS: Final[Mapping[Tracker, str]] = {"tensorboard": "'compress-encoders[tensorboard]'", "mlflow": "mlflow"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ def require(tracker: Tracker) -> None:
     """Raise EnvironmentFailure where a tracker's package is not installed."""
     wanted = _MODULES.get(tracker, ())
     if wanted and not any(importlib.util.find_spec(name) for name in wanted):
-        hint = f"pip install 'compress-encoders[{tracker}]', or set tracker: none"
+        hint = f"pip install {_INSTALLS[tracker]}, or set tracker: none"
         raise EnvironmentFailure(f"{' or '.join(wanted)} is not installed", f"tracker: {tracker}", hint)
 
 
