@@ -84,6 +84,9 @@ def load(source: Source, offline: bool = False) -> Encoder:
         normalized=source.normalize,
         export_error=difference,
         origin=Origin(
+            carried={
+                kind: structure.carried(tower, _state(_parts(model, family, kind))) for kind, tower in towers.items()
+            },
             structure=pruned or Structure(version=1, architecture=architecture, origin=_named(source)),
             pruned=pruned is not None,
             weights=lambda: _state(_model(architecture, folder, options, pruned)),
@@ -115,6 +118,14 @@ def _named(source: Source) -> structure.Model:
     return structure.Model(
         source=f"./{folder.resolve().name}" if folder.is_dir() else source.source, revision=source.revision
     )
+
+
+def _parts(model: Any, family: Family, kind: str) -> Any:
+    """The modules of a tower, under the names that they have in the model."""
+    from torch import nn
+
+    parts = family.towers[kind]
+    return nn.ModuleDict({name: getattr(model, name) for name in (parts.body, parts.projection)})
 
 
 def _state(model: Any) -> dict[str, Any]:

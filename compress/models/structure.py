@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
@@ -79,6 +80,7 @@ class Structure(Strict):
 class Origin:
     """Where a Hugging Face model came from: a function that reads its weights, and its parts as they were loaded.
 
+    `carried` names, by tower and initializer of its graph, the model's weights that the initializer stands for.
     `pruned` is what its folder's structure.json says, None where it had none.
     """
 
@@ -87,6 +89,7 @@ class Origin:
     weights: Callable[[], Weights] = field(repr=False)
     loaded: Mapping[str, Module] = field(repr=False)
     cut: Mapping[str, Heads] = field(repr=False)
+    carried: Mapping[str, Mapping[str, tuple[str, ...]]] = field(repr=False, default_factory=dict)
 
 
 def read(folder: Path) -> Structure | None:
@@ -124,6 +127,25 @@ def fitted(model: Any, structure: Structure) -> Any:
 
         cut(model, {path: told.heads for path, told in structure.attentions.items()})
     return model
+
+
+def carried(tower: Tower, weights: Weights) -> dict[str, tuple[str, ...]]:
+    """Which of a tower's weights each initializer of its graph stands for, as they are when it was exported.
+
+    The exporter keeps names, except where it computed with a weight already, and keeps one of several that are equal,
+    such as norms that were never trained. So what has no initializer of its name is found by its numbers.
+    """
+    held = initializers(tower.graph)
+    made = {name: [name] if name in weights else [] for name in held}
+    places: dict[bytes, str] = {}
+    for name, tensor in held.items():
+        if tensor.data_type == onnx.TensorProto.FLOAT:
+            places.setdefault(array(tensor).tobytes(), name)
+    for name in sorted(weights.keys() - held.keys()):
+        at = places.get(np.ascontiguousarray(weights[name]).tobytes())
+        if at is not None:
+            made[at].append(name)
+    return {name: tuple(names) for name, names in made.items() if names}
 
 
 def modules(towers: Mapping[str, Tower]) -> dict[str, Module]:
@@ -219,17 +241,20 @@ def _weights(encoder: Encoder, origin: Origin) -> bytes:
 def weights_of(encoder: Encoder, origin: Origin) -> dict[str, NDArray[np.float32]]:
     """The model's weights by name, with those of the graphs in place of what they were.
 
-    Products are turned and named by their site; norms, biases, tables and positions have kept the model's own names.
+    Products are turned and named by their site; norms, biases, tables and positions are found by what they were.
     """
     weights = dict(origin.weights())
     if "logit_scale" in weights and encoder.logit_scale is not None:
         before = weights["logit_scale"]
         if not np.isclose(np.exp(before), encoder.logit_scale, rtol=1e-6):
             weights["logit_scale"] = np.full_like(before, np.log(encoder.logit_scale))
-    for tower in encoder.towers.values():
-        for name, tensor in initializers(tower.graph).items():
-            if name in weights and tuple(tensor.dims) == weights[name].shape:
-                weights[name] = array(tensor).astype(np.float32)
+    for kind, tower in encoder.towers.items():
+        held = initializers(tower.graph)
+        for initializer, names in origin.carried.get(kind, {}).items():
+            for name in names if initializer in held else ():
+                values = array(held[initializer]).astype(np.float32)
+                if values.size == weights[name].size:
+                    weights[name] = np.ascontiguousarray(values.reshape(weights[name].shape))
         for site in tower.sites:
             if site.op == "MatMul" and f"{site.name}.weight" in weights:
                 weight, bias = linear(tower, site)
