@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from onnx import ModelProto, numpy_helper
-from speed import fresh, noise, vit_b_32
+from speed import SHAPES, fresh, noise, shaped
 
 from compress.models.graph import initializers
 from compress.models.tower import Encoder, Tower
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="a few small layers, to see that it runs")
     parser.add_argument("--parity", action="store_true", help="run every file, and the float graph it stands for")
     given = parser.parse_args()
-    encoder = vit_b_32(given.tiny)
+    encoder = shaped(SHAPES["ViT-B/32"], given.tiny)
     with tempfile.TemporaryDirectory() as made:
         reference = Path(made) / "float"
         reference.mkdir()

@@ -12,7 +12,7 @@ import pytest
 import torch
 from onnx import TensorProto
 
-from compress.core.errors import UsageError
+from compress.core.errors import IntegrityError, UsageError
 from compress.models.graph import initializers
 from compress.models.sites import by_topology
 from compress.targets.graph.session import open_session
@@ -175,8 +175,14 @@ def test_folders_that_do_not_hold_the_model(tmp_path, what):
         if what == "a weight of another shape":
             weights[name] = held[:, :-1].contiguous()
         save_file(weights, file, {"format": "pt"})
-    said = {"a weight is missing": r"the weights lack text_model\.encoder", "no architecture": "no model family"}
-    with pytest.raises(UsageError, match=said.get(what, "transformers cannot load the model")):
+    said = {
+        "truncated": (IntegrityError, "is cut off"),
+        "a weight is missing": (UsageError, r"the weights lack text_model\.encoder"),
+        "a weight of another shape": (UsageError, "transformers cannot load the model"),
+        "no architecture": (UsageError, "no model family"),
+    }
+    error, words = said[what]
+    with pytest.raises(error, match=words):
         clip_sample.loaded(tmp_path)
 
 

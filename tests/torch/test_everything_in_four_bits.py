@@ -10,9 +10,8 @@ from transformers import CLIPConfig, CLIPModel
 
 from compress.models.families.clip import FAMILY
 from compress.models.torch_export import export_towers
-from compress.models.tower import Encoder
+from compress.models.tower import Encoder, copied
 from compress.pipeline.measurement import model_bytes
-from compress.pipeline.rescue import copied
 from compress.steps.quantize import int4_rtn
 from compress.steps.step import Context
 from compress.targets import onnxruntime_cpu

@@ -3,7 +3,6 @@
 import json
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +21,7 @@ from compress.models.loading import load
 from compress.models.structure import Heads, Model, Module, Structure
 from compress.pipeline import model, runnable
 from compress.pipeline.options import Options
+from compress.recipe.sources import NamedModel
 from compress.steps.prune import depth, heads, mlp, qk, vo
 from compress.steps.quantize import int4_rtn
 from compress.steps.step import Context
@@ -32,7 +32,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "pruning.md"
 
 
 def loaded(folder):
-    return load(SimpleNamespace(source=str(folder), revision=None, allow_pickle=False, normalize=True))
+    return load(NamedModel(source=str(folder)))
 
 
 def feeds(kind, batches=6):

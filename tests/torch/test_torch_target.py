@@ -1,7 +1,6 @@
 """Target torch: folders of safetensors, float or of bitsandbytes, that compress and plain transformers load alike."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from compress.evals.worker import batch_cosine
 from compress.models import bnb_weights
 from compress.models.loading import load
 from compress.pipeline import rescue
+from compress.recipe.sources import NamedModel
 from compress.steps.prune import mlp
 from compress.steps.quantize import bnb, int4_rtn
 from compress.steps.step import Context
@@ -30,7 +30,7 @@ RNG = np.random.default_rng(0)
 
 
 def loaded(folder):
-    return load(SimpleNamespace(source=str(folder), revision=None, allow_pickle=False, normalize=True))
+    return load(NamedModel(source=str(folder)))
 
 
 @pytest.fixture(scope="module")
