@@ -125,7 +125,9 @@ def _parts(model: Any, family: Family, kind: str) -> Any:
     from torch import nn
 
     parts = family.towers[kind]
-    return nn.ModuleDict({name: getattr(model, name) for name in (parts.body, parts.projection)})
+    if not parts.body:
+        return model
+    return nn.ModuleDict({name: getattr(model, name) for name in (parts.body, parts.projection) if name})
 
 
 def _state(model: Any) -> dict[str, Any]:
