@@ -22,7 +22,7 @@ RESAMPLES: Final = 9_999
 
 CONTINUITY: Final = 0.5
 """Items that are added to a loss before its bound is looked for. Without it a candidate that loses the whole margin
-passes up to 5.7 times in a hundred where one is promised in twenty; with it at most 4.8 times."""
+passes up to 5.7 times in a hundred where one is promised in twenty; with it at most 5.0 times."""
 
 _BATCH: Final = 2_000_000
 """Resampled numbers held at once: 16 MB, however many clusters there are."""
