@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import get_args
 
 from PIL import Image
 
@@ -16,6 +17,7 @@ from compress.data.items import Items
 from compress.data.raw import Opener
 from compress.data.stored import SPLIT, stored
 from compress.gates.outcomes import Unmeasured
+from compress.gates.policy import PolicyTask
 from compress.models import structure
 from compress.pipeline.options import Options
 from compress.recipe.load import load as load_recipe
@@ -25,7 +27,7 @@ from compress.steps import spec_of
 
 SAMPLES = 256
 
-MEASURED = ("development", "release")
+MEASURED = get_args(PolicyTask.model_fields["split"].annotation)
 """Splits that a policy may name."""
 
 STATE_IT = "state it with `--calibration none` (no data at all) or `--calibration FILE.yaml` (a `data:` as in a recipe)"

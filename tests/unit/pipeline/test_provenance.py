@@ -121,6 +121,13 @@ def test_a_task_that_holds_a_training_image_is_not_measured(tmp_path):
     assert got["pins.accuracy"].reason.endswith("is training/1")
 
 
+@pytest.mark.parametrize(("split", "count"), [("train", 0), ("development", 4), ("release", 4), (None, 0)])
+def test_scenes_are_looked_for_where_a_policy_may_measure_them(tmp_path, split, count):
+    data = {"training": DataSource(source="scenes", kind="pins", split=split, samples=4)}
+    ids = [each for part in provenance.seen(data, Options(output=tmp_path)).chunks() for each in part.ids]
+    assert len(ids) == count
+
+
 def test_captions_alone_show_no_images(tmp_path):
     (tmp_path / "labels.jsonl").write_text('{"text": "a"}\n')
     told = DataSource(source=str(tmp_path), columns=Columns(text="text"), feeding=Feeding(use="captions"))
