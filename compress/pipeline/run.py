@@ -55,21 +55,18 @@ def run(recipe: Recipe, file: Path, options: Options) -> Result:
         encoder = model.load(recipe.model, file, options.offline, options.data_roots)
         against = model.original(encoder, options.offline, options.data_roots)
         reference = streamed.reference(recipe, against, options)
-        shown = Shown(
-            provenance.load(recipe, options.data_roots, options.progress),
-            trained(recipe, reference, options),
-            teacher(recipe, against),
-        )
+        shown = _shown(recipe, against, reference, options)
         before = copied(encoder) if recipe.rescue else None
         located = _located(recipe, file)
         steps = apply_steps(located, encoder, reference, shown, options)
         encoder = scaled(encoder, steps)
-        seen = provenance.with_parent(provenance.seen(recipe.data, options, shown.items), recipe.model, options)
         rescued = None
-        if policy and before is not None:
-            again = partial(_apply_rung, reference=reference, shown=shown, options=options)
-            scene = rescue.Scene(located, policy, target, reference, shown.items, seen, again, options)
-            (encoder, steps), rescued = rescue.walk(scene, before, (encoder, steps))
+        if policy:
+            seen = provenance.with_parent(provenance.seen(recipe.data, options, shown.items), recipe.model, options)
+            if before is not None:
+                again = partial(_apply_rung, reference=reference, shown=shown, options=options)
+                scene = rescue.Scene(located, policy, target, reference, shown.items, seen, again, options)
+                (encoder, steps), rescued = rescue.walk(scene, before, (encoder, steps))
         target.export(encoder, staging.folder)
         _write_recipe(staging, told, policy_file(recipe, file) if recipe.gated else None)
         digest = staging.scan().subject
@@ -104,12 +101,17 @@ def follow(recipe: Recipe, file: Path, options: Options) -> None:
     against = model.original(encoder, options.offline, options.data_roots)
     with tempfile.TemporaryDirectory() as made:
         reference = model.write_reference(against, Path(made))
-        shown = Shown(
-            provenance.load(recipe, options.data_roots, options.progress),
-            trained(recipe, reference, options),
-            teacher(recipe, against),
-        )
+        shown = _shown(recipe, against, reference, options)
         apply_steps(_located(recipe, file), encoder, reference, shown, options)
+
+
+def _shown(recipe: Recipe, against: Encoder, reference: Path, options: Options) -> Shown:
+    """Everything that the recipe shows to its steps."""
+    return Shown(
+        provenance.load(recipe, options.data_roots, options.progress),
+        trained(recipe, reference, options),
+        teacher(recipe, against),
+    )
 
 
 def target_of(recipe: Recipe) -> Target:
