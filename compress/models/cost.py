@@ -16,3 +16,8 @@ def parameters(tower: Tower) -> int:
 def work(tower: Tower) -> int:
     """Multiplications per token in the products of the blocks; what attention mixes is not counted."""
     return sum(math.prod(site.shape) for site in tower.sites if site.op == "MatMul" and site.layer is not None)
+
+
+def neurons(tower: Tower) -> int:
+    """Neurons of all MLPs: inputs of their last products."""
+    return sum(site.shape[0] for site in tower.sites if site.role == "mlp.fc2")

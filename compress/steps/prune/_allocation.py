@@ -1,7 +1,8 @@
 """Splitting one budget over towers and methods, from what each of them costs and loses alone. Pure arithmetic.
 
-Losses are taken to add up, and shares of what is left to multiply, as a table of one measurement each has it (ZipLM,
-arXiv:2302.04089, does so per layer); what is chosen has to be measured again.
+Losses are taken to add up, as a table of one measurement each has it (ZipLM, arXiv:2302.04089). Of what is left, shares
+of several methods multiply, for one takes its part of what the other left; parts that layers lose add up, for they lie
+side by side. What is chosen has to be measured again.
 """
 
 from __future__ import annotations
@@ -9,17 +10,26 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Final
+
+from compress.steps.prune._levers import Setting
+
+LONGEST: Final = 400
+"""Combinations of a tower that are followed up at most; with more, the best of every small step of the share."""
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One method at one level on one tower, alone: the share of the tower's cost that stays, and the loss."""
+    """A setting alone: the share of its tower's cost that stays, and the loss."""
 
-    tower: str
-    method: str
-    level: float
+    setting: Setting
     share: float
     loss: float
+
+    @property
+    def tower(self) -> str:
+        """Whose cost it is."""
+        return self.setting.tower
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +42,23 @@ class Choice:
     loss: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Options of one tower together: the share of its cost that stays, and the loss."""
+
+    options: tuple[Option, ...] = ()
+    share: float = 1.0
+    loss: float = 0.0
+
+
 def monotone(options: Iterable[Option]) -> list[Option]:
     """No level loses less than a lower one of the same method, nor less than nothing: that would be noise."""
     made: list[Option] = []
-    worst: dict[tuple[str, str], float] = {}
-    for each in sorted(options, key=lambda option: option.level):
-        key = each.tower, each.method
+    worst: dict[tuple[str, str, int | None], float] = {}
+    for each in sorted(options, key=lambda option: option.setting.level):
+        key = each.tower, each.setting.method, each.setting.layer
         worst[key] = max(each.loss, worst.get(key, 0.0))
-        made.append(Option(each.tower, each.method, each.level, each.share, worst[key]))
+        made.append(Option(each.setting, each.share, worst[key]))
     return made
 
 
@@ -49,33 +68,47 @@ def ranked(options: Sequence[Option], costs: Mapping[str, float], budget: float,
     `costs` are what the towers cost as they are. The budget holds for all of them together, or for `each`.
     """
     whole = sum(costs.values())
-    fronts = [_front(options, tower, budget if each else 1.0) for tower in costs]
+    most = budget if each else 1.0
+    fronts = [[part for part in _front(options, tower) if part.share <= most] for tower in costs]
     made = []
     for parts in product(*fronts):
-        shares = dict(zip(costs, (share for _, share, _ in parts), strict=True))
+        shares = dict(zip(costs, (part.share for part in parts), strict=True))
         share = sum(costs[tower] * shares[tower] for tower in costs) / whole
         if each or share <= budget:
-            chosen = tuple(option for options_, _, _ in parts for option in options_)
-            made.append(Choice(chosen, shares, share, sum(loss for *_, loss in parts)))
+            chosen = tuple(option for part in parts for option in part.options)
+            made.append(Choice(chosen, shares, share, sum(part.loss for part in parts)))
     return sorted(made, key=lambda choice: (choice.loss, -choice.share, len(choice.options)))
 
 
-def _front(options: Sequence[Option], tower: str, most: float) -> list[tuple[tuple[Option, ...], float, float]]:
-    """Combinations of a tower's options that no other beats in both share and loss; at most `most` of it stays."""
-    methods = dict.fromkeys(option.method for option in options if option.tower == tower)
-    levels = [
-        [None, *(option for option in options if (option.tower, option.method) == (tower, method))]
-        for method in methods
-    ]
-    every = []
-    for row in product(*levels):
-        chosen = tuple(option for option in row if option is not None)
-        share = 1.0
-        for option in chosen:
-            share *= option.share
-        every.append((chosen, share, sum(option.loss for option in chosen)))
-    front: list[tuple[tuple[Option, ...], float, float]] = []
-    for found in sorted((row for row in every if row[1] <= most), key=lambda row: (row[2], row[1], len(row[0]))):
-        if not front or found[1] < front[-1][1]:
-            front.append(found)
+def _front(options: Sequence[Option], tower: str) -> list[_Part]:
+    """Combinations of a tower's options that no other beats in both share and loss."""
+    own = [option for option in options if option.tower == tower]
+    whole = [_Part()]
+    for method in dict.fromkeys(option.setting.method for option in own):
+        alone = _side_by_side([option for option in own if option.setting.method == method])
+        whole = _unbeaten(
+            _Part((*a.options, *b.options), a.share * b.share, a.loss + b.loss) for a in whole for b in alone
+        )
+    return whole
+
+
+def _side_by_side(options: Sequence[Option]) -> list[_Part]:
+    """Combinations of one method's options, at most one for a layer."""
+    front = [_Part()]
+    for layer in dict.fromkeys(option.setting.layer for option in options):
+        levels = [option for option in options if option.setting.layer == layer]
+        more = [_Part((*a.options, b), a.share - (1 - b.share), a.loss + b.loss) for a in front for b in levels]
+        front = _unbeaten([*front, *more])
     return front
+
+
+def _unbeaten(parts: Iterable[_Part]) -> list[_Part]:
+    front: list[_Part] = []
+    for found in sorted(parts, key=lambda part: (part.loss, part.share, len(part.options))):
+        if not front or found.share < front[-1].share:
+            front.append(found)
+    if len(front) <= LONGEST:
+        return front
+    spread = (front[0].share - front[-1].share) / (LONGEST - 1)
+    by_step = {round((part.share - front[-1].share) / spread): part for part in reversed(front)}
+    return sorted(by_step.values(), key=lambda part: part.loss)

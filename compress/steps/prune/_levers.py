@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final, Literal
+from itertools import product
+from typing import Final, Literal, NamedTuple
 
 from compress.core import names
 from compress.core.errors import UsageError
@@ -19,28 +20,55 @@ Layers = Mapping[str, frozenset[int]]
 """Layers that may be pruned, by tower."""
 
 
-def turn(
-    encoder: Encoder, settings: Sequence[tuple[str, str, float]], free: Layers, context: Context
-) -> list[SiteReport]:
-    """Apply settings of (tower, method, level) to an encoder, in place; rows of the same site become one."""
-    order = sorted(settings, key=lambda each: (each[0], METHODS.index(each[1])))
+class Setting(NamedTuple):
+    """A method at a level on a tower: on all of its layers that may be pruned, or on one."""
+
+    tower: str
+    method: Method
+    level: float
+    layer: int | None = None
+
+    @property
+    def words(self) -> str:
+        """`mlp 50 %`, or `mlp 50 % of layer 2`."""
+        return f"{self.method} {100 * self.level:g} %{'' if self.layer is None else f' of layer {self.layer}'}"
+
+
+def turn(encoder: Encoder, settings: Sequence[Setting], free: Layers, context: Context) -> list[SiteReport]:
+    """Apply settings to an encoder, in place; rows of the same site become one."""
+    order = sorted(settings, key=lambda each: (each.tower, METHODS.index(each.method), each.layer or 0))
     rows: list[SiteReport] = []
-    for kind, method, level in order:
-        module = names.load("compress.steps", f"prune.{method}")
-        include = _include(encoder.towers[kind], module.ROLES, free[kind])
+    for each in order:
+        module = names.load("compress.steps", f"prune.{each.method}")
+        include = _include(encoder.towers[each.tower], module.ROLES, _reached(each, free))
         if include:
-            spec = module.Spec(towers=(kind,), ratio=level, include=include)
+            spec = module.Spec(towers=(each.tower,), ratio=each.level, include=include)
             rows += module.apply(encoder, spec, context).rows
     return _merged(rows)
 
 
-def possible(encoder: Encoder, kind: str, method: Method, level: float, free: Layers) -> bool:
-    """Whether a level takes something away at all, and leaves something, as far as numbers of blocks and heads tell."""
-    tower = encoder.towers[kind]
-    if method == "depth":
+def settings(
+    encoder: Encoder, methods: Sequence[Method], levels: Sequence[float], free: Layers, by_layer: bool
+) -> list[Setting]:
+    """Everything that can be tried on its own; whole blocks go by the tower even where all else goes by the layer."""
+    made = []
+    for kind, method, level in product(free, methods, sorted(levels)):
+        layers = sorted(free[kind]) if by_layer and method != "depth" else [None]
+        made += [Setting(kind, method, level, layer) for layer in layers]
+    return [each for each in made if _possible(encoder, each, free)]
+
+
+def _possible(encoder: Encoder, setting: Setting, free: Layers) -> bool:
+    """Whether it takes something away at all, and leaves something, as far as numbers of blocks and heads tell."""
+    tower = encoder.towers[setting.tower]
+    if setting.method == "depth":
         count = len({site.layer for site in tower.sites if site.layer is not None and site.role.startswith("mlp.")})
-        return 0 < count - max(1, round((1 - level) * count)) <= len(free[kind])
-    return bool(_include(tower, names.load("compress.steps", f"prune.{method}").ROLES, free[kind]))
+        return 0 < count - max(1, round((1 - setting.level) * count)) <= len(free[setting.tower])
+    return bool(_include(tower, names.load("compress.steps", f"prune.{setting.method}").ROLES, _reached(setting, free)))
+
+
+def _reached(setting: Setting, free: Layers) -> frozenset[int]:
+    return free[setting.tower] if setting.layer is None else frozenset((setting.layer,))
 
 
 def _include(tower: Tower, roles: Sequence[str], free: frozenset[int]) -> tuple[str, ...]:

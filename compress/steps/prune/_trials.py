@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, Final
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -17,10 +17,13 @@ from compress.recipe.fields import Strict
 from compress.steps._kept import half
 from compress.steps._outputs import Rows, outputs
 from compress.steps.prune import _levers
-from compress.steps.prune._levers import Layers
+from compress.steps.prune._levers import Layers, Setting
 from compress.steps.step import Context
 
 Share = Annotated[float, Field(gt=0, lt=1)]
+
+COUNTS: Final = {"parameters": cost.parameters, "flops": cost.work, "neurons": cost.neurons}
+"""What is counted in a tower, where nothing is timed."""
 
 
 class Budget(Strict):
@@ -28,6 +31,7 @@ class Budget(Strict):
 
     parameters: Share | None = Field(None, description="weights of the towers")
     flops: Share | None = Field(None, description="multiplications per token in the products of the blocks")
+    neurons: Share | None = Field(None, description="neurons of the MLPs")
     latency: Share | None = Field(
         None, description="time of one item on the target, measured in turn with the reference"
     )
@@ -35,7 +39,7 @@ class Budget(Strict):
     @model_validator(mode="after")
     def _one(self) -> Budget:
         if len(self.told) != 1:
-            raise ValueError("say one of parameters, flops and latency")
+            raise ValueError("say one of parameters, flops, neurons and latency")
         return self
 
     @property
@@ -59,7 +63,7 @@ class Search:
     def of(cls, encoder: Encoder, budget: Budget, free: Layers, context: Context) -> Search:
         """Before the first trial. Raises UsageError for a budget that nobody can measure here."""
         if budget.latency is not None and context.latency is None:
-            raise UsageError("nobody measures latency here", "budget.latency", "use parameters or flops")
+            raise UsageError("nobody measures latency here", "budget.latency", "use parameters, flops or neurons")
         costs = {kind: before for kind, (before, _) in _costs(encoder, budget, free, context).items()}
         judges = replace(half(context, 1), progress=Silent())
         expected = {} if context.loss else {kind: outputs(encoder.towers[kind], judges) for kind in free}
@@ -70,9 +74,9 @@ class Search:
         """What the loss is."""
         return "1 - cosine on held-out samples" if self.expected else "gate loss on the development split"
 
-    def trial(self, settings: Sequence[tuple[str, str, float]]) -> tuple[dict[str, float], float]:
+    def trial(self, settings: Sequence[Setting]) -> tuple[dict[str, float], float]:
         """Settings on a copy: the share of each tower's cost that stays, and the loss."""
-        made = copied(self.encoder, {kind for kind, *_ in settings})
+        made = copied(self.encoder, {each.tower for each in settings})
         quiet = replace(self.context, progress=Silent())
         _levers.turn(made, settings, self.free, half(quiet, 0) if self.expected else quiet)
         shares = {kind: after / before for kind, (before, after) in self._after(made, quiet).items()}
@@ -97,7 +101,7 @@ def _costs(encoder: Encoder, budget: Budget, kinds: Layers, context: Context) ->
         assert context.latency is not None
         measured = context.latency(encoder)
         return {kind: measured[kind] for kind in kinds}
-    count = cost.parameters if budget.parameters is not None else cost.work
+    count = COUNTS[next(iter(budget.told))]
     return {kind: (float(count(encoder.towers[kind])),) * 2 for kind in kinds}
 
 

@@ -1,14 +1,14 @@
 """`prune.auto`: one budget split over neurons, heads, dims and blocks of all towers, by what each of them loses.
 
-Every method is tried at every level on every tower alone; the losses are put together, and the best splits are made and
-measured. The loss is that of the policy's gates on the development split, the budget one of parameters, of
-multiplications, or of milliseconds of the target.
+Every method is tried at every level on every tower or layer alone; the losses are put together, and the best splits are
+made and measured. The loss is that of the policy's gates on the development split, the budget one of parameters, of
+multiplications, of neurons, or of milliseconds of the target.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Final, Literal
 
 import numpy as np
@@ -21,7 +21,7 @@ from compress.steps._kept import kept
 from compress.steps.prune import _allocation, _levers
 from compress.steps.prune._allocation import Choice, Option
 from compress.steps.prune._layers import layers, summary
-from compress.steps.prune._levers import METHODS, Method
+from compress.steps.prune._levers import METHODS, Method, Setting
 from compress.steps.prune._trials import Budget, Search, Share
 from compress.steps.step import Context, StepReport
 
@@ -39,13 +39,19 @@ MISSED: Final = 8
 class Spec(StepSpec):
     """Options of `prune.auto`."""
 
-    budget: Budget = Field(description="what may be left: {parameters: 0.7}, {flops: 0.7} or {latency: 0.7}")
+    budget: Budget = Field(description="what may be left: {parameters: 0.7}, flops, neurons or latency")
     scope: Literal["all", "each"] = Field("all", description="the budget holds for all towers together, or for each")
     methods: Annotated[tuple[Method, ...], Field(strict=False, min_length=1)] = Field(
         METHODS, description="what may go"
     )
     levels: Annotated[tuple[Share, ...], Field(strict=False, min_length=1)] = Field(
         (0.25, 0.5), description="shares that are tried of each"
+    )
+
+    unit: Literal["tower", "layer"] = Field("tower", description="a level holds for all layers of a tower, or for one")
+    loss: Literal["gates", "cosine"] = Field(
+        "gates",
+        description="what is searched by: the policy's gates on development data, or cosines on calibration data",
     )
 
     @field_validator("methods", "levels")
@@ -58,20 +64,21 @@ class Spec(StepSpec):
 
 def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
     """Search for a split of the budget, and prune by it."""
+    judged = context if spec.loss == "gates" else replace(context, loss=None)
     free = {
         tower.kind: frozenset(
             site.layer for layer in found for sites in layer.values() for site in sites if site.layer is not None
         )
         for tower, found in layers(encoder, spec, ROLES)
     }
-    with kept(encoder, tuple(free), context) as prepared:
+    with kept(encoder, tuple(free), judged) as prepared:
         search = Search.of(encoder, spec.budget, free, prepared)
         tried, refused = _alone(search, spec)
         made = _together(search, spec, tried)
         best = min(made, key=lambda each: (each.loss, -each.share))
         rows = _levers.turn(encoder, best.settings, free, prepared)
     ((unit, budget),) = spec.budget.told.items()
-    told = ", ".join(f"{kind} {method} {100 * level:g} %" for kind, method, level in best.settings)
+    told = ", ".join(f"{each.tower} {each.words}" for each in best.settings)
     line = f"{unit} {best.share:.3f} of {budget:g} allowed: {told}; {search.named} {best.loss:.4g}; {summary(rows)}"
     return StepReport(USE, line, tuple(rows), _table(unit, search.named, tried, made, best) + refused)
 
@@ -80,40 +87,32 @@ def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
 class _Made:
     """A split that was made: its settings, the measured share of the budget's unit, and its loss."""
 
-    settings: tuple[tuple[str, str, float], ...]
+    settings: tuple[Setting, ...]
     share: float
     loss: float
     enough: bool
 
 
 def _alone(search: Search, spec: Spec) -> tuple[list[Option], tuple[tuple[str, ...], ...]]:
-    """Every method at every level on every tower alone; and as lines what a tower does not allow.
+    """Every setting alone; and as lines what a tower does not allow.
 
     Raises UsageError where nothing is allowed: what the first method said that did not find its level too low.
     """
-    wanted = [
-        (kind, method, level)
-        for kind in search.free
-        for method in spec.methods
-        for level in sorted(spec.levels)
-        if _levers.possible(search.encoder, kind, method, level, search.free)
-    ]
+    wanted = _levers.settings(search.encoder, spec.methods, spec.levels, search.free, spec.unit == "layer")
     found: list[Option] = []
-    refused: dict[tuple[str, str, float], UsageError] = {}
+    refused: dict[Setting, UsageError] = {}
     for setting in search.context.progress.track(wanted, "try methods", len(wanted)):
         try:
             shares, loss = search.trial([setting])
         except UsageError as error:
             refused[setting] = error
             continue
-        found.append(Option(*setting, shares[setting[0]], loss if np.isfinite(loss) else np.inf))
+        found.append(Option(setting, shares[setting.tower], loss if np.isfinite(loss) else np.inf))
     if not found:
         reasons = (error for error in refused.values() if not _levers.nothing_goes(error))
         nothing = UsageError("no method takes anything away at these levels", "levels", "use higher ones")
         raise next(reasons, nothing)
-    lines = (
-        (kind, f"{method} {100 * level:g} %", "", error.what, "") for (kind, method, level), error in refused.items()
-    )
+    lines = ((setting.tower, setting.words, "", error.what, "") for setting, error in refused.items())
     return found, tuple(lines)
 
 
@@ -138,7 +137,7 @@ def _together(search: Search, spec: Spec, tried: Sequence[Option]) -> list[_Made
 
 
 def _measured(search: Search, choice: Choice, budget: float, each: bool) -> _Made:
-    settings = tuple((option.tower, option.method, option.level) for option in choice.options)
+    settings = tuple(option.setting for option in choice.options)
     shares, loss = search.trial(settings)
     share = sum(search.costs[kind] * shares[kind] for kind in shares) / sum(search.costs[kind] for kind in shares)
     held = max(shares.values()) if each else share
@@ -152,11 +151,9 @@ def _table(
     chosen = set(best.settings)
     rows = [("tower", "what goes", f"{unit} left", named, "chosen")]
     for each in tried:
-        mark = "yes" if (each.tower, each.method, each.level) in chosen else ""
-        rows.append(
-            (each.tower, f"{each.method} {100 * each.level:g} %", f"{each.share:.3f}", f"{each.loss:.4g}", mark)
-        )
+        mark = "yes" if each.setting in chosen else ""
+        rows.append((each.tower, each.setting.words, f"{each.share:.3f}", f"{each.loss:.4g}", mark))
     for split in made:
-        words = ", ".join(f"{kind} {method} {100 * level:g} %" for kind, method, level in split.settings)
+        words = ", ".join(f"{each.tower} {each.words}" for each in split.settings)
         rows.append(("together", words, f"{split.share:.3f}", f"{split.loss:.4g}", "yes" if split is best else ""))
     return tuple(rows)

@@ -12,11 +12,12 @@ from pydantic import ValidationError
 from compress.core.errors import UsageError
 from compress.models import cost
 from compress.steps.prune import auto
-from compress.steps.prune._allocation import Option, monotone, ranked
+from compress.steps.prune._allocation import LONGEST, Option, monotone, ranked
+from compress.steps.prune._levers import Setting
 from compress.steps.step import Context
 
-shares = st.floats(0.2, 1)
-losses = st.floats(0, 3)
+shares = st.integers(13, 64).map(lambda part: part / 64)  # sums and products of them are exact
+losses = st.integers(0, 3 * 64).map(lambda part: part / 64)
 
 
 def feeds(kind):
@@ -26,7 +27,7 @@ def feeds(kind):
 @given(st.lists(st.tuples(shares, losses), min_size=6, max_size=6), st.floats(0.1, 1), st.booleans())
 def test_the_first_split_is_the_best_of_all(values, budget, each):
     keys = [(tower, method) for tower in ("vision", "text") for method in ("mlp", "vo", "qk")]
-    options = [Option(*key, 0.5, *value) for key, value in zip(keys, values, strict=True)]
+    options = [Option(Setting(*key, 0.5), *value) for key, value in zip(keys, values, strict=True)]
     costs = {"vision": 3.0, "text": 1.0}
     best = None
     for taken in product((False, True), repeat=len(options)):
@@ -45,14 +46,53 @@ def test_the_first_split_is_the_best_of_all(values, budget, each):
         assert all(max(choice.shares.values()) <= budget for choice in found if each)
 
 
+@given(
+    st.lists(st.tuples(st.integers(45, 64).map(lambda part: part / 64), losses), min_size=6, max_size=6),
+    st.floats(0.1, 1),
+)
+def test_layers_of_a_tower_lose_side_by_side(values, budget):
+    """Three layers at two levels each: parts that go add up, and a layer is at one level only."""
+    keys = [(layer, level) for layer in range(3) for level in (0.25, 0.5)]
+    options = [
+        Option(Setting("text", "mlp", level, layer), *value) for (layer, level), value in zip(keys, values, strict=True)
+    ]
+    best = None
+    for taken in product((None, 0, 1), repeat=3):
+        chosen = [options[2 * layer + which] for layer, which in enumerate(taken) if which is not None]
+        if 1 - sum(1 - each.share for each in chosen) <= budget:
+            total = sum(each.loss for each in chosen)
+            best = total if best is None else min(best, total)
+    found = ranked(options, {"text": 5.0}, budget, False)
+    assert (not found) == (best is None)
+    if best is not None:
+        assert found[0].loss == pytest.approx(best)
+        layers = [option.setting.layer for option in found[0].options]
+        assert len(set(layers)) == len(layers)
+
+
+def test_many_layers_are_put_together_in_small_steps():
+    """Forty layers at four levels: more combinations than can be listed; what is found is near the best line."""
+    options = [
+        Option(Setting("text", "mlp", level, layer), 1 - level / 40, level**2 * (1 + layer / 40))
+        for layer in range(40)
+        for level in (0.25, 0.5, 0.75, 0.9)
+    ]
+    found = ranked(options, {"text": 1.0}, 0.6, False)
+    assert 0 < len(found) <= LONGEST
+    # levels that may be any share: sum w l^2 with sum l / 40 = 0.4 is least at l = 16 / w / sum(1 / w)
+    weights = np.array([1 + layer / 40 for layer in range(40)])
+    assert 16**2 / (1 / weights).sum() <= found[0].loss <= 1.1 * 16**2 / (1 / weights).sum()
+
+
 def test_a_higher_level_never_loses_less():
     told = [
-        Option("text", "mlp", 0.5, 0.7, 0.1),
-        Option("text", "mlp", 0.25, 0.8, 0.3),
-        Option("text", "qk", 0.5, 0.9, -1),
+        Option(Setting("text", "mlp", 0.5), 0.7, 0.1),
+        Option(Setting("text", "mlp", 0.25), 0.8, 0.3),
+        Option(Setting("text", "qk", 0.5), 0.9, -1),
+        Option(Setting("text", "mlp", 0.5, 1), 0.9, 0.2),
     ]
-    assert {(each.method, each.level): each.loss for each in monotone(told)} == {
-        ("mlp", 0.25): 0.3, ("mlp", 0.5): 0.3, ("qk", 0.5): 0,
+    assert {each.setting[1:]: each.loss for each in monotone(told)} == {
+        ("mlp", 0.25, None): 0.3, ("mlp", 0.5, None): 0.3, ("qk", 0.5, None): 0, ("mlp", 0.5, 1): 0.2,
     }  # fmt: skip
 
 
@@ -104,6 +144,31 @@ def test_both_go_where_one_is_not_enough_and_twice_the_same(tmp_path):
     assert encoder.towers["text"].graph.SerializeToString() == other.towers["text"].graph.SerializeToString()
     assert widths(encoder) == {"attn.qkv": 40, "mlp.fc1": 32}
     assert "1 - cosine on held-out samples" in report.summary
+
+
+def test_layers_are_pruned_unlike_one_another(tmp_path):
+    """Neurons of the first block cost a margin each, those of the second a tenth: they go first, and furthest."""
+    encoder = tiny_towers.encoder(tmp_path, heads=4, blocks=2)
+
+    def first_is_dear(made):
+        one, two = (72 - site.shape[0] for site in made.towers["text"].sites if site.role == "mlp.fc2")
+        return float(one + 0.1 * two)
+
+    spec = auto.Spec(budget={"neurons": 0.62}, towers=("text",), methods=("mlp",), levels=(0.25, 0.5), unit="layer")
+    report = auto.apply(encoder, spec, Context(feeds, loss=first_is_dear))
+    kept = {site.layer: site.shape[0] for site in encoder.towers["text"].sites if site.role == "mlp.fc2"}
+    assert kept == {0: 56, 1: 32}
+    assert report.summary.startswith(
+        "neurons 0.611 of 0.62 allowed: text mlp 25 % of layer 0, text mlp 50 % of layer 1"
+    )
+
+
+def test_cosines_judge_where_they_are_asked_for(headed):
+    def never(_):
+        raise AssertionError("gates are not what is searched by")
+
+    spec = auto.Spec(budget={"neurons": 0.8}, towers=("text",), methods=("mlp",), levels=(0.25,), loss="cosine")
+    assert "1 - cosine on held-out samples" in auto.apply(headed, spec, Context(feeds, loss=never)).summary
 
 
 @pytest.mark.slow
