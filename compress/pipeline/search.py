@@ -1,4 +1,4 @@
-"""What a step that searches may ask of the pipeline: what an encoder loses on development data, and its milliseconds.
+"""What a step that searches or watches may ask: what an encoder loses on development data, and its milliseconds.
 
 The release split is not touched: what is chosen by a split cannot be judged on it.
 """
@@ -46,10 +46,13 @@ PAIRS: Final = 7
 
 SEARCHES: Final = ("prune.auto",)
 
+WATCHED: Final = "gates"
+"""What a training step says that looks at the gates now and then."""
+
 
 def able(context: Context, recipe: Recipe, reference: Path, options: Options) -> Context:
-    """The context with what steps that search need, where the recipe has one; it names its policy's file."""
-    if not any(step.use in SEARCHES for step in recipe.steps):
+    """The context with what steps that search or watch need, where the recipe has one; it names its policy's file."""
+    if not any(step.use in SEARCHES or getattr(step.spec, "watch", None) == WATCHED for step in recipe.steps):
         return context
     return replace(
         context,

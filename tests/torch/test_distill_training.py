@@ -1,5 +1,6 @@
 """The training loop: the same curve after an interruption, in parts and in processes; what cannot be is said."""
 
+import math
 import subprocess
 import sys
 import time
@@ -17,10 +18,12 @@ from compress.core.errors import UsageError
 from compress.core.progress import Silent
 from compress.models.graph import array, initializers
 from compress.models.tower import copied
-from compress.steps.distill import _features, features
+from compress.steps.distill import _features, features, qad
 from compress.steps.distill._batches import held_out, parts
 from compress.steps.distill._blocks import outputs, paired
+from compress.steps.quantize import int4_rtn
 from compress.steps.step import Context
+from compress.targets.graph import emitter
 from compress.targets.graph.session import open_session
 
 HERE = Path(__file__).resolve()
@@ -212,6 +215,41 @@ def test_it_ends_early_where_nothing_gets_better(teacher, shared):
     watched = losses(report, "held-out loss")
     assert watched.argmin() == 0
     assert len(watched) == 3
+
+
+@pytest.mark.parametrize("method", [features, qad], ids=lambda method: method.USE)
+def test_gates_on_development_data_end_it_and_the_best_stays(teacher, shared, method):
+    """What they are shown is what the step would leave; the second look finds the best, and two more no better."""
+    student = damaged(teacher)
+    if method is qad:
+        int4_rtn.apply(student, int4_rtn.Spec(), Context())
+    values, shown = iter((0.5, 0.25, 0.75, 0.5)), []
+
+    def gates(made):
+        shown.append(made)
+        return next(values)
+
+    told = method.Spec(steps=40, batch=8, rate=1e-3, watch="gates", patience=2, held_out=0.25)
+    report = method.apply(student, told, context(teacher, shared, loss=gates))
+    assert losses(report, "gate loss, development").tolist() == [0.5, 0.25, 0.75, 0.5]
+    assert "gate loss, development 0.5000" in report.summary
+    same = [
+        all(
+            emitter.emit(student.towers[kind]).SerializeToString(deterministic=True)
+            == emitter.emit(each.towers[kind]).SerializeToString(deterministic=True)
+            for kind in student.towers
+        )
+        for each in shown
+    ]
+    assert same == [False, True, False, False]
+
+
+def test_gates_that_cannot_be_watched(teacher, shared):
+    told = spec(steps=40, watch="gates")
+    with pytest.raises(UsageError, match="no gates to watch"):
+        features.apply(damaged(teacher), told, context(teacher, shared))
+    with pytest.raises(UsageError, match="cannot be measured on development data"):
+        features.apply(damaged(teacher), told, context(teacher, shared, loss=lambda _: math.inf))
 
 
 def test_held_out_samples_are_not_trained_on():

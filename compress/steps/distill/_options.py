@@ -51,8 +51,12 @@ class Training(StepSpec):
     )
     bank_size: PositiveInt = Field(1024, description="embeddings in the bank")
     held_out: Share = Field(0.05, description="share of the samples that only watch, at most 512")
+    watch: Literal["held_out", "gates"] = Field(
+        "held_out",
+        description="what is looked at: the loss on held-out samples, or the policy's gates on development data",
+    )
     patience: Annotated[int, Field(ge=0)] = Field(
-        0, description="looks at the held-out loss without a better one before training ends; 0: never before its time"
+        0, description="looks without a better value before training ends; 0: never before its time"
     )
     tracker: Literal["none", "tensorboard", "mlflow"] = Field(
         "none", description="where curves are sent as well, while it trains"

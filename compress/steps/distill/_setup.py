@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -15,7 +16,7 @@ from compress.data.making import KINDS
 from compress.data.training import TrainingBatch, TrainingSet
 from compress.models.differentiable import DifferentiableTower, Hook
 from compress.models.graph import parameter_count
-from compress.models.tower import Encoder, Site, Tower
+from compress.models.tower import Encoder, Site, Tower, copied
 from compress.recipe.selector import ROLES
 from compress.steps._selection import selected
 from compress.steps.distill._bank import bank_of
@@ -25,12 +26,13 @@ from compress.steps.distill._features import Features, identity
 from compress.steps.distill._objective import Goal, Objective
 from compress.steps.distill._options import Training
 from compress.steps.distill._processes import Processes
-from compress.steps.distill._student import Student, redraw, restrict
+from compress.steps.distill._student import Student, put_back, redraw, restrict
 from compress.steps.distill._training import Work
 from compress.steps.step import Context
 
 Hooks = Mapping[str, Mapping[str, Hook]]
 Towers = Mapping[str, Tower]
+Settle = Callable[[Encoder], None]
 
 _BLOCKS: Final = 4
 """Block outputs that are compared at most: more cost disk, and say little more."""
@@ -41,7 +43,10 @@ _SCALE: Final = 1 / 0.07
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """Towers under training and their teachers, by kind; `sites` are those chosen, None for whole towers."""
+    """Towers under training and their teachers, by kind; `sites` are those chosen, None for whole towers.
+
+    `settle` makes of an encoder with trained weights, in place, what the step will leave.
+    """
 
     encoder: Encoder
     teachers: Towers
@@ -50,9 +55,10 @@ class Setup:
     data: TrainingSet
     spec: Training
     context: Context
+    settle: Settle
 
     @classmethod
-    def of(cls, encoder: Encoder, spec: Training, context: Context) -> Setup:
+    def of(cls, encoder: Encoder, spec: Training, context: Context, settle: Settle) -> Setup:
         """Check what the step is given. Raises UsageError for data, towers or selectors that do not fit."""
         sites: dict[str, tuple[Site, ...]] | None = None
         if spec.include or spec.exclude or not set(spec.towers) & set(encoder.towers):
@@ -64,11 +70,15 @@ class Setup:
             raise UsageError("this step needs training data", "data.training", hint)
         if context.teacher is None:
             raise CompressError("a training step is given no teacher")
+        if spec.watch == "gates" and context.loss is None:
+            raise UsageError(
+                "there are no gates to watch: no policy, or none of its tasks can be loaded", "watch", "use held_out"
+            )
         chosen = tuple(kind for kind in spec.towers if kind in (sites if sites is not None else encoder.towers))
         kinds = _fed(chosen, spec, context.training)
         for kind in kinds:
             _require_fit(encoder.towers[kind], context.teacher.towers[kind])
-        return cls(encoder, context.teacher.towers, kinds, sites, context.training, spec, context)
+        return cls(encoder, context.teacher.towers, kinds, sites, context.training, spec, context, settle)
 
     def work(self, hooks: Hooks, processes: Processes, cache: Path) -> Work:
         """What the loop works on. Raises UsageError where student and teacher do not fit each other."""
@@ -87,10 +97,23 @@ class Setup:
         scale = self.encoder.logit_scale or _SCALE
         told = self.encoder.normalized, scale, self.spec.temperature or 2 / scale
         objective = Objective(self.spec.losses, goals, features, *told, processes)
+        if self.spec.watch == "gates":
+            return Work(student, objective, data, None, self.spec, lambda: self._lost(student))
         if held is None:
             return Work(student, objective, data, None, self.spec)
         watching = replace(objective, features=self._features(pairs, held, cache), processes=Processes())
         return Work(student, objective, data, (held, watching), self.spec)
+
+    def _lost(self, student: Student) -> float:
+        """What the policy's gates lose on development data, with the towers as they are now."""
+        assert self.context.loss is not None
+        made = copied(self.encoder, self.kinds)
+        put_back(made, student)
+        self.settle(made)
+        lost = self.context.loss(made)
+        if not math.isfinite(lost):
+            raise UsageError("a gate cannot be measured on development data", "watch", "use watch: held_out")
+        return lost
 
     def follows(self, use: str) -> dict[str, object]:
         """Everything that the outcome follows from, for the checkpoints."""

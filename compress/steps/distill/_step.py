@@ -16,13 +16,13 @@ from accelerate.utils import DistributedDataParallelKwargs
 from numpy.typing import NDArray
 
 from compress.core.errors import UsageError
-from compress.models.differentiable import DifferentiableTower, write_back
 from compress.models.graph import array, initializers
 from compress.models.tower import Encoder, Tower
 from compress.steps.distill._options import Training
 from compress.steps.distill._processes import Processes
-from compress.steps.distill._setup import Hooks, Setup
+from compress.steps.distill._setup import Hooks, Settle, Setup
 from compress.steps.distill._state import Position, States
+from compress.steps.distill._student import put_back
 from compress.steps.distill._tracking import opened, require
 from compress.steps.distill._training import Loop
 from compress.steps.step import Context, Curve, SiteReport, StepReport
@@ -38,13 +38,16 @@ def distill(use: str, encoder: Encoder, spec: Training, context: Context) -> Ste
         if kind in encoder.towers and encoder.towers[kind].treatments:
             hint = "distill before quantizing; distill.qad trains what is quantized"
             raise UsageError(f"the {kind} tower is quantized already", "steps", hint)
-    return trained(use, encoder, spec, context, {})
+    return trained(use, encoder, spec, context, {}, lambda _: None)
 
 
-def trained(use: str, encoder: Encoder, spec: Training, context: Context, hooks: Hooks) -> StepReport:
-    """Train the chosen towers towards the teacher, in place; `hooks` stand before nodes, by tower kind."""
+def trained(use: str, encoder: Encoder, spec: Training, context: Context, hooks: Hooks, settle: Settle) -> StepReport:
+    """Train the chosen towers towards the teacher, in place; `hooks` stand before nodes, by tower kind.
+
+    `settle` makes of an encoder with trained weights what the step will leave: gates look at that.
+    """
     require(spec.tracker)
-    setup = Setup.of(encoder, spec, context)
+    setup = Setup.of(encoder, spec, context, settle)
     before = {kind: _weights(encoder.towers[kind]) for kind in setup.kinds}
     accelerator = _accelerator(spec)
     processes = Processes(accelerator.process_index, accelerator.num_processes)
@@ -54,12 +57,10 @@ def trained(use: str, encoder: Encoder, spec: Training, context: Context, hooks:
         with contextlib.closing(opened(spec.tracker, _name(use, context), cache.parent / "runs")) as track:
             position = Loop(work, accelerator, replace(context, track=track), states).run()
         student = work.student.cpu()
-    rows: list[SiteReport] = []
-    for kind, module in student.towers.items():  # type: ignore[union-attr, operator]
-        assert isinstance(module, DifferentiableTower)
-        write_back(encoder.towers[kind], module)
-        rows += _rows(encoder.towers[kind], before[kind])
-    return StepReport(use, _summary(spec, position), tuple(rows), curves=_curves(position))
+    put_back(encoder, student)
+    rows = [row for kind in setup.kinds for row in _rows(encoder.towers[kind], before[kind])]
+    watched = work.watches
+    return StepReport(use, _summary(spec, position, watched), tuple(rows), curves=_curves(position, watched))
 
 
 def _name(use: str, context: Context) -> str:
@@ -100,21 +101,21 @@ def _rows(tower: Tower, before: Weights) -> Iterator[SiteReport]:
             yield SiteReport(tower.kind, site.name, site.role, "trained", old.nbytes, new.nbytes, moved)
 
 
-def _summary(spec: Training, position: Position) -> str:
-    """`features 1, hidden 1: 320 steps of 64, loss 0.2113 to 0.0420, held out 0.0431`."""
+def _summary(spec: Training, position: Position, watched: str) -> str:
+    """`features 1, hidden 1: 320 steps of 64, loss 0.2113 to 0.0420, held-out loss 0.0431`."""
     losses = position.losses
     ends = f"loss {np.mean(losses[:10]):.4f} to {np.mean(losses[-10:]):.4f}" if losses else "no step"
-    held = f", held out {position.watched[-1][1]:.4f}" if position.watched else ""
+    held = f", {watched} {position.watched[-1][1]:.4f}" if position.watched else ""
     spent = f" in {position.seconds:.0f} s" if spec.seconds is not None else ""
     return f"{spec.losses.told}: {position.steps:,} steps of {spec.batch}{spent}, {ends}{held}"
 
 
-def _curves(position: Position) -> tuple[Curve, ...]:
-    """The loss, averaged over as many steps as a point stands for, and the held-out loss."""
+def _curves(position: Position, watched: str) -> tuple[Curve, ...]:
+    """The loss, averaged over as many steps as a point stands for, and the value that watches."""
     width = max(1, -(-len(position.losses) // _POINTS))
     starts = range(0, len(position.losses), width)
     loss = tuple(float(np.mean(position.losses[at : at + width])) for at in starts)
     made = [Curve("loss", tuple(starts), loss)]
     if position.watched:
-        made.append(Curve("held-out loss", *(tuple(each) for each in zip(*position.watched, strict=True))))
+        made.append(Curve(watched, *(tuple(each) for each in zip(*position.watched, strict=True))))
     return tuple(made)

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from compress.models.differentiable import DifferentiableTower
+from compress.models.differentiable import DifferentiableTower, write_back
 from compress.models.junctions import bias_of
-from compress.models.tower import Site, Tower
+from compress.models.tower import Encoder, Site, Tower
 
 Values = dict[str, dict[str, Tensor]]
 
@@ -35,6 +35,13 @@ class Student(nn.Module):
             if kind in made:
                 made[kind][name] = adapter(made[kind][name])
         return made
+
+
+def put_back(encoder: Encoder, student: nn.Module) -> None:
+    """Put the trained weights into the encoder's graphs, in place."""
+    for kind, module in student.towers.items():  # type: ignore[union-attr, operator]
+        assert isinstance(module, DifferentiableTower)
+        write_back(encoder.towers[kind], module)
 
 
 def restrict(tower: Tower, module: DifferentiableTower, sites: Iterable[Site]) -> None:

@@ -1,11 +1,11 @@
-"""The loop: batches, gradients, AdamW under a cosine, checkpoints, a held-out loss that watches."""
+"""The loop: batches, gradients, AdamW under a cosine, checkpoints, and a value on other data that watches."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -24,7 +24,7 @@ from compress.steps.distill._student import groups
 from compress.steps.step import Context
 
 LOOKS: Final = 20
-"""How often the held-out loss is looked at in a training."""
+"""How often the value that watches is looked at in a training."""
 
 _WINDOW: Final = 1024
 """Samples that are prepared at once, so that the teacher is started once for them."""
@@ -38,13 +38,22 @@ _LAST: Final = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What is trained on what, towards what; `held` are batches that only watch, and what is computed of them."""
+    """What is trained on what, towards what; `held` are batches that only watch, and what is computed of them.
+
+    `gates` says what the towers as they are now lose of what the policy protects; None where nobody asks.
+    """
 
     student: nn.Module
     objective: Objective
     data: TrainingSet
     held: tuple[TrainingSet, Objective] | None
     spec: Training
+    gates: Callable[[], float] | None = None
+
+    @property
+    def watches(self) -> str:
+        """What is looked at now and then, as curves call it."""
+        return "gate loss, development" if self.gates is not None else "held-out loss"
 
 
 @dataclass
@@ -167,15 +176,15 @@ class Loop:
         )
 
     def _look(self) -> bool:
-        """Look at the held-out loss; returns whether training should end, because it gets no better."""
-        if self.work.held is None:
+        """Look at the value that watches; returns whether training should end, because it gets no better."""
+        if self.work.held is None and self.work.gates is None:
             return False
         processes = self.work.objective.processes
         loss = float(processes.told(self._watched() if processes.main else None))
         at, spec = self.position, self.work.spec
         at.watched.append((at.steps, loss))
         if self.context.track is not None and processes.main:
-            self.context.track(at.steps, {"held-out loss": loss})
+            self.context.track(at.steps, {self.work.watches: loss})
         if at.best is None or loss < at.best:
             at.best, at.waiting = loss, 0
             if spec.patience:
@@ -184,11 +193,13 @@ class Loop:
         at.waiting += 1
         if not spec.patience or at.waiting < spec.patience:
             return False
-        self.context.progress.say(f"the held-out loss got no better {at.waiting} times: training ends")
+        self.context.progress.say(f"the {self.work.watches} got no better {at.waiting} times: training ends")
         return True
 
     def _watched(self) -> float:
-        """The held-out loss, on all samples that are held out."""
+        """What the gates lose on development data, or the loss on all samples that are held out."""
+        if self.work.gates is not None:
+            return self.work.gates()
         data, objective = self.work.held  # type: ignore[misc]
         if not self._watching:
             self._watching = list(data.batches(0, min(self.work.spec.batch, len(data))))

@@ -51,10 +51,15 @@ def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
     before = {kind: dict(tower.treatments) for kind, tower in towers.items()}
     for kind, tower in towers.items():
         fake_quant.start(tower, found[kind])
-    report = trained(USE, encoder, spec, context, found)
+
+    def settle(made: Encoder) -> None:
+        for kind, fakes in found.items():
+            fake_quant.settle(made.towers[kind], fakes)
+
+    report = trained(USE, encoder, spec, context, found, settle)
+    settle(encoder)
     rows: list[SiteReport] = []
     for kind, tower in towers.items():
-        fake_quant.settle(tower, found[kind])
         rows += [row for row in (_row(tower, name, old) for name, old in before[kind].items()) if row.error]
     floats = [row for row in report.rows if row.site not in before[row.tower]]
     return StepReport(USE, report.summary, (*rows, *floats), curves=report.curves)

@@ -34,8 +34,8 @@ def outcomes(lost):
     return {"relations.accuracy": Outcomes(tuple(map(str, range(40))), reference, candidate, slices=slices)}
 
 
-def recipe(use="prune.auto"):
-    step = SimpleNamespace(use=use)
+def recipe(use="prune.auto", **options):
+    step = SimpleNamespace(use=use, spec=SimpleNamespace(**options))
     return SimpleNamespace(steps=(step,), gated=True, policy="clip_release", seed=0, targets=("onnxruntime-cpu",))
 
 
@@ -75,6 +75,10 @@ def test_the_release_split_is_not_touched(monkeypatch):
 def test_only_recipes_that_search_are_given_anything(tmp_path):
     context = Context()
     assert search.able(context, recipe("prune.mlp"), tmp_path, Options()) is context
+    assert search.able(context, recipe("distill.heal", watch="held_out"), tmp_path, Options()) is context
+    told = recipe("distill.heal", watch="gates")
+    told.gated = False
+    assert search.able(context, told, tmp_path, Options()).latency is not None
 
 
 def test_a_recipe_without_a_policy_searches_by_cosines(tmp_path):
