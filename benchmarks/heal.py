@@ -4,9 +4,10 @@
     python benchmarks/heal.py --only healed       # one row, printed: see --list
     python benchmarks/heal.py --steps 4 --samples 64 --items 40 --only healed    # a look whether it runs
 
-Half of all MLP neurons go (`prune.mlp`), then the student trains towards the whole model on renderings that are neither
-calibration nor release data. Every row has the same student, data and steps; what it differs in stands in its name.
-CPU minutes count this process and its children. Scores are of the release split, as shares of the reference's; the
+Half of all MLP neurons go, alone or with their blocks, shared out over layers by what calibration data lose
+(`prune.auto`); then the student trains towards the whole model on renderings that are neither calibration nor release
+data. Every row has the same student, data and steps; what it differs in stands in its name. CPU minutes are those of
+the training, of this process and its children. Scores are of the release split, as shares of the reference's; the
 intervals are those of the paired difference in reading, by the normal approximation.
 """
 
@@ -19,6 +20,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -37,7 +39,7 @@ from compress.pipeline.calibration import Calibration
 from compress.recipe.sources import DataSource, NamedModel
 from compress.recipe.training import Feeding
 from compress.steps.distill import heal, qad
-from compress.steps.prune import mlp
+from compress.steps.prune import auto
 from compress.steps.quantize import int4_rtn
 from compress.steps.step import Context
 from compress.targets import onnxruntime_cpu
@@ -46,6 +48,7 @@ DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- heal: begin, written by benchmarks/heal.py -->", "<!-- heal: end -->"
 TASKS = ("reading", "zero_shot", "retrieval")
 SLICES = ("6-8", "9-12", "13-18", "19-24")
+LEVELS = (0.25, 0.5, 0.75, 0.875)
 GOAL_SLICE, GOAL_ALL = 0.97, 0.98
 
 
@@ -94,12 +97,20 @@ class Scored:
         return "met" if met else "missed"
 
 
-def damage(encoder: Encoder, how: str, context: Context) -> None:
+@cache
+def damaged(how: str, reference: Path) -> Encoder:
     """What is to be healed."""
+    encoder = load_named(NamedModel(source="pocket-clip"), offline=True)
+    halves = [DataSource(source="scenes", samples=512), DataSource(source="scenes", samples=512, kind="reading")]
+    feeds = [Calibration(provenance.items(each, (), Silent()), reference).feeds() for each in halves]
+    context = Context(lambda kind: (batch for each in feeds for batch in each(kind)))
     if how == "pruned":
-        mlp.apply(encoder, mlp.Spec(ratio=0.5), context)
+        told = {"budget": {"neurons": 0.5}, "methods": ("depth", "mlp"), "unit": "layer", "loss": "cosine"}
+        report = auto.apply(encoder, auto.Spec.model_validate({**told, "levels": LEVELS}), context)
     else:
-        int4_rtn.apply(encoder, int4_rtn.Spec(scale_per="tensor", block=128), context)
+        report = int4_rtn.apply(encoder, int4_rtn.Spec(scale_per="tensor", block=128), context)
+    print(report.summary, file=sys.stderr, flush=True)
+    return encoder
 
 
 def scored(reference: Path, encoder: Encoder, items: int) -> Scored:
@@ -132,11 +143,9 @@ def _interval(difference: np.ndarray) -> tuple[float, float]:
 def measured(name: str, given: argparse.Namespace) -> str:
     """One row of the table."""
     row = ROWS[name]
-    encoder = load_named(NamedModel(source="pocket-clip"), offline=True)
-    reference = model.write_reference(encoder, given.cache / "reference")
-    teacher = copied(encoder)
-    source = DataSource(source="scenes", split="calibration", samples=512)
-    damage(encoder, row.before, Context(Calibration(provenance.items(source, (), Silent()), reference).feeds()))
+    teacher = load_named(NamedModel(source="pocket-clip"), offline=True)
+    reference = model.write_reference(teacher, given.cache / "reference")
+    encoder = copied(damaged(row.before, reference))
     start, told, steps = _cpu(), "", 0
     if row.trained:
         samples = min(given.samples, 1500) if row.before == "int4" else given.samples
@@ -180,7 +189,7 @@ def head(given: argparse.Namespace) -> list[str]:
     return [
         "## Healing",
         "",
-        f"pocket-clip with half of its MLP neurons pruned, or in 4 bits with one scale a tensor; {given.samples:,} "
+        f"pocket-clip without half of its MLP neurons, or in 4 bits with one scale a tensor; {given.samples:,} "
         f"renderings (at most 1,500 for int4) and a third as many rendered texts, {given.steps:,} steps of 64, "
         f"{given.items:,} items of the release split. Shares are of the reference's score; the goal is 97 % of every "
         "size and 98 % on average.",

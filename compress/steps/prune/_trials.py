@@ -80,7 +80,7 @@ class Search:
         quiet = replace(self.context, progress=Silent())
         _levers.turn(made, settings, self.free, half(quiet, 0) if self.expected else quiet)
         shares = {kind: after / before for kind, (before, after) in self._after(made, quiet).items()}
-        return shares, self._loss(made, quiet)
+        return shares, self._loss(made, {each.tower for each in settings}, quiet)
 
     def _after(self, made: Encoder, quiet: Context) -> dict[str, tuple[float, float]]:
         found = _costs(made, self.budget, self.free, quiet)
@@ -88,11 +88,11 @@ class Search:
             return found
         return {kind: (self.costs[kind], after) for kind, (_, after) in found.items()}
 
-    def _loss(self, made: Encoder, quiet: Context) -> float:
+    def _loss(self, made: Encoder, changed: set[str], quiet: Context) -> float:
         if self.context.loss is not None:
             return self.context.loss(made)
-        found = [_turned(self.expected[kind], outputs(made.towers[kind], half(quiet, 1))) for kind in self.free]
-        return float(np.mean(found))
+        found = [_turned(self.expected[kind], outputs(made.towers[kind], half(quiet, 1))) for kind in changed]
+        return sum(found) / len(self.free)  # a tower that nothing was done to says what it said
 
 
 def _costs(encoder: Encoder, budget: Budget, kinds: Layers, context: Context) -> dict[str, tuple[float, float]]:
