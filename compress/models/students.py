@@ -1,0 +1,208 @@
+"""Students of another shape: a tower of any Hugging Face config in torch, and the weights that it begins with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnxruntime
+import torch
+import transformers
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from compress.core.errors import UsageError
+from compress.models import student_config, students_origin
+from compress.models.families.family import TowerParts
+from compress.models.graph import strip_nodes
+from compress.models.inherited import inherited
+from compress.models.loading import family_of
+from compress.models.sites import by_module_path, by_topology
+from compress.models.student_base import Base
+from compress.models.student_body import PooledBody, Pooling
+from compress.models.student_export import marked, placed, told_apart
+from compress.models.torch_export import TowerWrapper, difference, example_of, exported
+from compress.models.tower import Encoder, Tower
+
+_NEAR: Final = 1e-4
+"""How far the exported tower may be from the module, as a share of its largest number."""
+
+
+@dataclass
+class Student:
+    """A student's tower in torch, in place of `teacher`.
+
+    `kin`: it is of the model's own architecture, and a Hugging Face model with it. `native` (width, hidden) is the
+    projection that goes with the inherited body, None where there is none. `taken` of `total` tensors are inherited.
+    """
+
+    model: nn.Module
+    parts: TowerParts
+    config: Any
+    teacher: Tower
+    normalize: bool
+    kin: bool
+    native: NDArray[np.float32] | None
+    taken: int
+    total: int
+    examples: tuple[tuple[Tensor, ...], tuple[Tensor, ...]] = field(repr=False)
+
+    @property
+    def projection(self) -> nn.Linear:
+        """What turns pooled states (batch, hidden) into embeddings."""
+        found = getattr(self.model, self.parts.projection)
+        assert isinstance(found, nn.Linear)
+        return found
+
+    def project(self, weight: NDArray[Any]) -> None:
+        """Give the projection a weight (width, hidden)."""
+        with torch.no_grad():
+            self.projection.weight.copy_(torch.from_numpy(np.ascontiguousarray(weight, np.float32)))
+
+    def pooled(self, feeds: Iterable[Mapping[str, NDArray[Any]]]) -> NDArray[np.float32]:
+        """What comes before the projection, (samples, hidden)."""
+        body = TowerWrapper(self.model, replace(self.parts, projection="", tokens=None), normalize=False).eval()
+        made = []
+        with torch.no_grad():
+            for feed in feeds:
+                made.append(body(*(torch.from_numpy(np.asarray(feed[name])) for name in self.parts.inputs))[0].numpy())
+        return np.concatenate(made)
+
+    def tower(self) -> Tower:
+        """The float tower, its weights under their names in the module and nothing under a name of the teacher's.
+
+        Raises UsageError where the export does not compute what the module does.
+        """
+        wrapper = TowerWrapper(self.model, self.parts, self.normalize).eval()
+        real = {name: value.clone() for name, value in wrapper.state_dict().items()}
+        distinct = marked(real)
+        wrapper.load_state_dict(distinct)
+        try:
+            graph = exported(wrapper, self.parts, self.examples[0])
+        except Exception as error:  # the exporter raises whatever a model's code stumbles over
+            raise UsageError(f"a {self.config.model_type} cannot be exported: {error}", "config") from error
+        wrapper.load_state_dict(real)
+        sites = by_module_path(graph, self.parts) if self.kin else by_topology(graph)
+        strip_nodes(graph)
+        renamed = placed(graph, distinct, real)
+        told_apart(graph, keep=(self.parts.output, self.parts.tokens))
+        sites = tuple(replace(site, weight=renamed.get(site.weight, site.weight)) for site in sites)
+        with torch.no_grad():
+            largest = float(wrapper(*self.examples[1])[0].abs().max())
+        apart = difference(wrapper, graph, self.parts, self.examples[1])
+        if not apart <= _NEAR * largest:
+            raise UsageError(f"the exported {self.config.model_type} computes something else, by {apart:g}", "config")
+        told = student_config.written(self.config)
+        inputs, output = self.parts.inputs, self.parts.output
+        return Tower(self.teacher.kind, graph, sites, inputs, output, tokens=self.parts.tokens, config=told)
+
+
+def build(encoder: Encoder, kind: str, base: Base, config: Any, how: tuple[bool, Pooling, int]) -> Student:
+    """A student of a config in place of one tower, with the weights of a base as far as they fit.
+
+    `how`: whether weights are inherited, how tokens are pooled where the architecture is not the model's own, and the
+    seed of the weights that are drawn.
+    """
+    inherit, pooling, seed = how
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            if students_origin.kin(encoder, kind, config.model_type):
+                made = _kin(encoder, kind, config)
+            else:
+                made = _foreign(encoder, kind, config, pooling)
+        except UsageError:
+            raise
+        except Exception as error:  # transformers raises whatever a config makes its modules stumble over
+            raise UsageError(f"no {config.model_type} can be made of this config: {error}", "config") from error
+    if inherit:
+        _inherit(made, base)
+    return made
+
+
+def _kin(encoder: Encoder, kind: str, config: Any) -> Student:
+    parts = family_of(encoder.architecture, Path()).towers[kind]
+    whole = student_config.config_of(
+        students_origin.described(encoder, {kind: student_config.written(config)}), encoder.source
+    )
+    model = getattr(transformers, encoder.architecture)._from_config(whole, attn_implementation="eager").float().eval()
+    own = getattr(model, parts.body).config
+    examples = example_of(own, kind), example_of(own, kind, batch=5, seed=1)
+    names = [name for name in model.state_dict() if name.startswith(f"{parts.body}.")]
+    tower = encoder.towers[kind]
+    return Student(model, parts, config, tower, encoder.normalized, True, None, 0, len(names), examples)
+
+
+def _foreign(encoder: Encoder, kind: str, config: Any, pooling: Pooling) -> Student:
+    tower = encoder.towers[kind]
+    called = ("pixel_values",) if kind == "vision" else ("input_ids", "attention_mask")
+    inner = transformers.AutoModel.from_config(config, attn_implementation="eager").float().eval()
+    model = nn.Module()
+    model.add_module("body", PooledBody(inner, dict(zip(tower.inputs, called, strict=False)), pooling))
+    parts = TowerParts("body", "head", tower.inputs, tower.output, {}, tokens=tower.tokens and "last_hidden_state")
+    examples = _example(tower, config, 2, 0), _example(tower, config, 5, 1)
+    with torch.no_grad():
+        named = dict(zip(tower.inputs, examples[0], strict=True))
+        hidden = model.body(**named).pooler_output.shape[-1]
+    model.add_module("head", nn.Linear(hidden, _width(tower, examples[0]), bias=False))
+    names = [name for name in inner.state_dict() if not name.startswith("pooler.")]
+    return Student(model, parts, config, tower, encoder.normalized, False, None, 0, len(names), examples)
+
+
+def _inherit(made: Student, base: Base) -> None:
+    """Give a student the weights of its base, in place; a head of its own begins as one that adds none."""
+    held = base.weights()
+    body = made.model if made.kin else made.model.body.inner  # type: ignore[union-attr]
+    own = {
+        name: tuple(value.shape)
+        for name, value in body.state_dict().items()
+        if not made.kin or name.startswith(f"{made.parts.body}.")
+    }
+    layers = [getattr(each, student_config.DEPTH, None) for each in (made.config, base.config)]
+    depths = (layers[0], layers[1]) if None not in layers else None
+    found = inherited(own, held, depths)
+    body.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in found.items()}, strict=False)
+    made.taken = sum(not name.startswith("pooler.") for name in found)
+    if not made.taken:
+        return
+    if not made.kin:
+        hidden = made.projection.in_features
+        made.native = np.eye(hidden, dtype=np.float32)
+    elif (weight := held.get(f"{made.parts.projection}.weight")) is not None:
+        made.native = weight if weight.shape[1] == made.projection.in_features else None
+    if made.native is not None and made.native.shape == tuple(made.projection.weight.shape):
+        made.project(made.native)
+
+
+def _example(tower: Tower, config: Any, batch: int, seed: int) -> tuple[Tensor, ...]:
+    noise = torch.Generator().manual_seed(seed)
+    if tower.kind == "vision":
+        shape = image_shape(tower)
+        side = getattr(config, "image_size", 224)
+        high, wide = shape[1:] if len(shape) == 3 and all(shape) else (side, side) if isinstance(side, int) else side
+        return (torch.randn(batch, 3, high, wide, generator=noise),)
+    length = min(12, getattr(config, "max_position_embeddings", 12))
+    ids = torch.randint(min(4, config.vocab_size - 1), config.vocab_size, (batch, length), generator=noise)
+    mask = torch.ones_like(ids)
+    for row in range(batch):
+        mask[row, length - row % (length // 2 or 1) :] = 0
+    return (ids, mask)[: len(tower.inputs)]
+
+
+def image_shape(tower: Tower) -> tuple[int, ...]:
+    """Channels, height and width of what a vision tower takes; 0 where any will do."""
+    given = next(value for value in tower.graph.graph.input if value.name == tower.inputs[0])
+    return tuple(each.dim_value for each in given.type.tensor_type.shape.dim)[1:]
+
+
+def _width(tower: Tower, example: tuple[Tensor, ...]) -> int:
+    """How many numbers a tower's embedding has."""
+    session = onnxruntime.InferenceSession(tower.graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    feed = {name: value.numpy() for name, value in zip(tower.inputs, example, strict=True)}
+    made = session.run([tower.output], feed)[0]
+    if made.ndim != 2:
+        raise UsageError(f"the {tower.kind} tower gives no embeddings but {made.ndim - 1} dimensions", "towers")
+    return int(made.shape[1])
