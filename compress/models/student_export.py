@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -54,10 +54,13 @@ def placed(graph: onnx.ModelProto, marked: Mapping[str, Tensor], real: Mapping[s
     return renamed
 
 
-def told_apart(graph: onnx.ModelProto, keep: Iterable[str | None]) -> None:
-    """Give every value inside of the graph a name that no teacher's has: equal ones mean blocks left standing."""
-    kept = set(keep)
-    new = {name: f"student.{name}" for node in graph.graph.node for name in node.output if name and name not in kept}
+def told_apart(graph: onnx.ModelProto, called: Mapping[str | None, str | None]) -> None:
+    """Give every value inside of the graph a name that no teacher's has: equal ones mean blocks left standing.
+
+    `called` says what those are called that are known outside.
+    """
+    inside = [name for node in graph.graph.node for name in node.output if name]
+    new = {name: called.get(name) or f"student.{name}" for name in inside}
     for node in graph.graph.node:
         for names in (node.input, node.output):
             for at, name in enumerate(names):

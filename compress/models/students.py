@@ -27,6 +27,9 @@ from compress.models.student_export import marked, placed, told_apart
 from compress.models.torch_export import TowerWrapper, difference, example_of, exported
 from compress.models.tower import Encoder, Tower
 
+UNUSED: Final = "pooler."
+"""What some bodies have besides, and no tower computes with."""
+
 _NEAR: Final = 1e-4
 """How far the exported tower may be from the module, as a share of its largest number."""
 
@@ -35,20 +38,22 @@ _NEAR: Final = 1e-4
 class Student:
     """A student's tower in torch, in place of `teacher`.
 
-    `kin`: it is of the model's own architecture, and a Hugging Face model with it. `native` (width, hidden) is the
-    projection that goes with the inherited body, None where there is none. `taken` of `total` tensors are inherited.
+    `kin`: it is of the model's own architecture, and a Hugging Face model with it. Its own weights are those of `body`
+    whose names begin with `prefix`; `taken` of them are inherited. `native` (width, hidden) is the projection that goes
+    with what is inherited, None where there is none.
     """
 
     model: nn.Module
+    body: nn.Module
+    prefix: str
     parts: TowerParts
     config: Any
     teacher: Tower
     normalize: bool
     kin: bool
-    native: NDArray[np.float32] | None
-    taken: int
-    total: int
     examples: tuple[tuple[Tensor, ...], tuple[Tensor, ...]] = field(repr=False)
+    native: NDArray[Any] | None = None
+    taken: int = 0
 
     @property
     def projection(self) -> nn.Linear:
@@ -56,6 +61,16 @@ class Student:
         found = getattr(self.model, self.parts.projection)
         assert isinstance(found, nn.Linear)
         return found
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Its own weights, without the projection and what nobody reads."""
+        held = self.body.state_dict()
+        return {
+            name: tuple(value.shape)
+            for name, value in held.items()
+            if name.startswith(self.prefix) and not name.startswith(UNUSED)
+        }
 
     def project(self, weight: NDArray[Any]) -> None:
         """Give the projection a weight (width, hidden)."""
@@ -88,7 +103,7 @@ class Student:
         sites = by_module_path(graph, self.parts) if self.kin else by_topology(graph)
         strip_nodes(graph)
         renamed = placed(graph, distinct, real)
-        told_apart(graph, keep=(self.parts.output, self.parts.tokens))
+        told_apart(graph, {self.parts.output: self.parts.output, self.parts.tokens: self.teacher.tokens})
         sites = tuple(replace(site, weight=renamed.get(site.weight, site.weight)) for site in sites)
         with torch.no_grad():
             largest = float(wrapper(*self.examples[1])[0].abs().max())
@@ -96,8 +111,8 @@ class Student:
         if not apart <= _NEAR * largest:
             raise UsageError(f"the exported {self.config.model_type} computes something else, by {apart:g}", "config")
         told = student_config.written(self.config)
-        inputs, output = self.parts.inputs, self.parts.output
-        return Tower(self.teacher.kind, graph, sites, inputs, output, tokens=self.parts.tokens, config=told)
+        old = self.teacher
+        return Tower(old.kind, graph, sites, old.inputs, old.output, tokens=old.tokens, config=told)
 
 
 def build(encoder: Encoder, kind: str, base: Base, config: Any, how: tuple[bool, Pooling, int]) -> Student:
@@ -131,42 +146,34 @@ def _kin(encoder: Encoder, kind: str, config: Any) -> Student:
     model = getattr(transformers, encoder.architecture)._from_config(whole, attn_implementation="eager").float().eval()
     own = getattr(model, parts.body).config
     examples = example_of(own, kind), example_of(own, kind, batch=5, seed=1)
-    names = [name for name in model.state_dict() if name.startswith(f"{parts.body}.")]
-    tower = encoder.towers[kind]
-    return Student(model, parts, config, tower, encoder.normalized, True, None, 0, len(names), examples)
+    prefix, tower = f"{parts.body}.", encoder.towers[kind]
+    return Student(model, model, prefix, parts, config, tower, encoder.normalized, True, examples)
 
 
 def _foreign(encoder: Encoder, kind: str, config: Any, pooling: Pooling) -> Student:
     tower = encoder.towers[kind]
     called = ("pixel_values",) if kind == "vision" else ("input_ids", "attention_mask")
     inner = transformers.AutoModel.from_config(config, attn_implementation="eager").float().eval()
-    model = nn.Module()
-    model.add_module("body", PooledBody(inner, dict(zip(tower.inputs, called, strict=False)), pooling))
+    body, model = PooledBody(inner, dict(zip(tower.inputs, called, strict=False)), pooling), nn.Module()
     parts = TowerParts("body", "head", tower.inputs, tower.output, {}, tokens=tower.tokens and "last_hidden_state")
     examples = _example(tower, config, 2, 0), _example(tower, config, 5, 1)
     with torch.no_grad():
         named = dict(zip(tower.inputs, examples[0], strict=True))
-        hidden = model.body(**named).pooler_output.shape[-1]
+        hidden = body(**named).pooler_output.shape[-1]
+    model.add_module("body", body)
     model.add_module("head", nn.Linear(hidden, _width(tower, examples[0]), bias=False))
-    names = [name for name in inner.state_dict() if not name.startswith("pooler.")]
-    return Student(model, parts, config, tower, encoder.normalized, False, None, 0, len(names), examples)
+    return Student(model, inner, "", parts, config, tower, encoder.normalized, False, examples)
 
 
 def _inherit(made: Student, base: Base) -> None:
     """Give a student the weights of its base, in place; a head of its own begins as one that adds none."""
     held = base.weights()
-    body = made.model if made.kin else made.model.body.inner  # type: ignore[union-attr]
-    own = {
-        name: tuple(value.shape)
-        for name, value in body.state_dict().items()
-        if not made.kin or name.startswith(f"{made.parts.body}.")
-    }
-    layers = [getattr(each, student_config.DEPTH, None) for each in (made.config, base.config)]
-    depths = (layers[0], layers[1]) if None not in layers else None
-    found = inherited(own, held, depths)
-    body.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in found.items()}, strict=False)
-    made.taken = sum(not name.startswith("pooler.") for name in found)
-    if not made.taken:
+    own, other = (getattr(each, student_config.DEPTH, None) for each in (made.config, base.config))
+    depths = None if own is None or other is None else (own, other)
+    found = inherited(made.shapes, held, depths)
+    made.body.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in found.items()}, strict=False)
+    made.taken = len(found)
+    if not found:
         return
     if not made.kin:
         hidden = made.projection.in_features

@@ -201,6 +201,6 @@ def _told(tower: Tower, made: Student, base: Base, mapped: str) -> str:
         if key in config
     ]
     counts = parameter_count(tower.graph), parameter_count(made.teacher.graph)
-    kept = f"{made.taken} of {made.total} tensors of {base.told}" if made.taken else "all weights drawn"
+    kept = f"{made.taken} of {len(made.shapes)} tensors of {base.told}" if made.taken else "all weights drawn"
     words = ", ".join([str(config["model_type"]), *sizes, f"{counts[0]:,} of {counts[1]:,} weights"])
     return f"{tower.kind} student: {words}, {kept}{mapped}"
