@@ -22,7 +22,7 @@ GRID: Final = tuple(10.0**power for power in range(-8, 2))
 HELD_OUT: Final = 4
 """Every so manieth sample only watches while the map is judged; the map that is folded in has seen all of them."""
 
-LEAST: Final = 16
+LEAST: Final = 8
 """Samples below which a map says nothing about others."""
 
 
