@@ -118,10 +118,6 @@ def _by(lengths: tuple[int, ...]) -> str:
 
 def _made(kind: Any, told: Mapping[str, Any], where: str) -> Any:
     try:
-        made = kind.from_dict({key: value for key, value in told.items() if key != "model_type"})
+        return kind.from_dict({key: value for key, value in told.items() if key != "model_type"})
     except Exception as error:  # transformers and huggingface_hub raise a dozen unrelated classes
         raise UsageError(f"the config is refused: {str(error).strip().splitlines()[-1].strip()}", where) from error
-    width, heads = getattr(made, WIDTH, None), getattr(made, HEADS, None)
-    if isinstance(width, int) and isinstance(heads, int) and (heads < 1 or width % heads):
-        raise UsageError(f"{heads} heads do not share a width of {width}", where, f"change {WIDTH} or {HEADS}")
-    return made

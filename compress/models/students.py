@@ -72,6 +72,14 @@ class Student:
             if name.startswith(self.prefix) and not name.startswith(UNUSED)
         }
 
+    @property
+    def parameters(self) -> int:
+        """How many weights it has, with its projection."""
+        held = self.body.state_dict()
+        return self.projection.weight.numel() + sum(
+            held[name].numel() for name in self.shapes if held[name].is_floating_point()
+        )
+
     def project(self, weight: NDArray[Any]) -> None:
         """Give the projection a weight (width, hidden)."""
         with torch.no_grad():

@@ -63,11 +63,11 @@ def replacement(encoder: Encoder, kind: str, spec: Spec, context: Context) -> Re
     config = _config(base, spec, old)
     _require_inputs(config, kind, old, base, context)
     made = students.build(encoder, kind, base, config, (spec.start == "inherited", spec.pooling, context.seed))
+    _require_smaller(made, (context.teacher or encoder).towers[kind])
     if spec.start == "inherited" and "start" in spec.model_fields_set and not made.taken:
         raise UsageError(f"nothing of {base.told} fits the student", "start", "leave it out, or say random")
     mapped = _map(made, encoder, spec, context)
     tower = made.tower()
-    _require_smaller(tower, (context.teacher or encoder).towers[kind])
     return Replacement(tower, tuple(_rows(old, tower)), _told(tower, made, base, mapped))
 
 
@@ -173,11 +173,11 @@ def _samples(kind: str, context: Context) -> list[Mapping[str, NDArray[Any]]]:
     return made
 
 
-def _require_smaller(student: Tower, teacher: Tower) -> None:
-    own, other = parameter_count(student.graph), parameter_count(teacher.graph)
+def _require_smaller(made: Student, teacher: Tower) -> None:
+    own, other = made.parameters, parameter_count(teacher.graph)
     if own > other:
         raise UsageError(
-            f"the {student.kind} student has {own:,} weights and its teacher {other:,}",
+            f"the {teacher.kind} student has {own:,} weights and its teacher {other:,}",
             "config",
             "a student is smaller than its teacher",
         )
