@@ -63,7 +63,7 @@ class Spec(StepSpec):
     @field_validator("config")
     @classmethod
     def _something(cls, config: dict[str, Value], info: ValidationInfo) -> dict[str, Value]:
-        if not config and info.data.get("size") is None and info.data.get("source") is None:
+        if not config and info.data.get("size", "") is None and info.data.get("source", "") is None:
             raise ValueError("say what the student is: size, source or config")
         if "model_type" in config and info.data.get("source") is not None:
             raise ValueError("model_type is that of the source")
