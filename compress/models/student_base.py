@@ -62,18 +62,30 @@ def source_of(source: str, kind: str, access: Access) -> Base:
         told = json.loads((folder / "config.json").read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"config.json cannot be read: {error}", source) from error
+    if not isinstance(told, dict):
+        raise UsageError("config.json holds no mapping", source)
     config = student_config.tower_config(student_config.config_of(told, source), kind)
     if not any((folder / name).is_file() for name in (*WEIGHTS, *PICKLES)):
         return Base(config, dict, f"the config of {folder.name}", folder)
+    if not any((folder / name).is_file() for name in WEIGHTS):
+        hint = "convert them to safetensors"
+        raise UsageError("the weights are pickled, which can run code while loading", source, hint)
     options = check_folder(folder, access)
     dual = config.model_type != told.get("model_type")
     named = str((told.get("architectures") or ["AutoModel"])[0])
     architecture = named if dual or named.endswith("WithProjection") else "AutoModel"
-    if not hasattr(transformers, architecture):
-        raise UsageError(f"transformers has no {architecture}", source)
+    if architecture == "AutoModel":
+        options["trust_remote_code"] = False
+    elif not _is_model(architecture):
+        raise UsageError(f"transformers has no model {architecture}", source)
 
     def weights() -> Weights:
         model = pretrained(architecture, folder, options, unused="pooler.")
         return {name: value.numpy() for name, value in model.state_dict().items()}
 
     return Base(config, weights, folder.name, folder)
+
+
+def _is_model(name: str) -> bool:
+    found = getattr(transformers, name, None)
+    return isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)

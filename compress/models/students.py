@@ -76,9 +76,8 @@ class Student:
     def parameters(self) -> int:
         """How many weights it has, with its projection."""
         held = self.body.state_dict()
-        return self.projection.weight.numel() + sum(
-            held[name].numel() for name in self.shapes if held[name].is_floating_point()
-        )
+        own = [held[name] for name in self.shapes if held[name].is_floating_point()]
+        return sum(weight.numel() for weight in (self.projection.weight, *own))
 
     def project(self, weight: NDArray[Any]) -> None:
         """Give the projection a weight (width, hidden)."""
@@ -123,11 +122,11 @@ class Student:
         return Tower(old.kind, graph, sites, old.inputs, old.output, tokens=old.tokens, config=told)
 
 
-def build(encoder: Encoder, kind: str, base: Base, config: Any, how: tuple[bool, Pooling, int]) -> Student:
+def build(encoder: Encoder, kind: str, base: Base, config: Any, how: tuple[bool, Pooling | None, int]) -> Student:
     """A student of a config in place of one tower, with the weights of a base as far as they fit.
 
-    `how`: whether weights are inherited, how tokens are pooled where the architecture is not the model's own, and the
-    seed of the weights that are drawn.
+    `how`: whether weights are inherited, how tokens are pooled where the architecture is not the model's own (None: as
+    the model does it), and the seed of the weights that are drawn.
     """
     inherit, pooling, seed = how
     with torch.random.fork_rng(devices=[]):
@@ -136,7 +135,7 @@ def build(encoder: Encoder, kind: str, base: Base, config: Any, how: tuple[bool,
             if students_origin.kin(encoder, kind, config.model_type):
                 made = _kin(encoder, kind, config)
             else:
-                made = _foreign(encoder, kind, config, pooling)
+                made = _foreign(encoder, kind, config, pooling or _pooling(encoder, kind))
         except UsageError:
             raise
         except Exception as error:  # transformers raises whatever a config makes its modules stumble over
@@ -171,6 +170,13 @@ def _foreign(encoder: Encoder, kind: str, config: Any, pooling: Pooling) -> Stud
     model.add_module("body", body)
     model.add_module("head", nn.Linear(hidden, _width(tower, examples[0]), bias=False))
     return Student(model, inner, "", parts, config, tower, encoder.normalized, False, examples)
+
+
+def _pooling(encoder: Encoder, kind: str) -> Pooling:
+    """The first token where the model's family says so, else the mean."""
+    if encoder.origin is None:
+        return "mean"
+    return "first" if family_of(encoder.architecture, Path()).towers[kind].pooled == "first_token" else "mean"
 
 
 def _inherit(made: Student, base: Base) -> None:

@@ -278,9 +278,8 @@ def _rehearse(
             yield StepPlan(step.use, step.use in SEARCHES, ())
             continue
         try:
-            rows = _apply(
-                step, encoder, Context(feeds, options.progress, recipe.seed, pairs=shown.pairs, reference=shown.folder)
-            )
+            told = Context(feeds, options.progress, recipe.seed, pairs=shown.pairs, reference=shown.folder)
+            rows = _apply(step, encoder, replace(told, offline=options.offline))
         except UsageError as error:
             refused.append(_refusal(error, f"steps[{at}] {step.use}"))
             rows = ()

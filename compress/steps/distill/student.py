@@ -48,8 +48,8 @@ class Spec(StepSpec):
     map: Literal["none", "procrustes", "linear"] | None = Field(
         None, description="into the teacher's space; not given: linear where a source's embeddings have another width"
     )
-    pooling: Literal["mean", "first"] = Field(
-        "mean", description="what tokens become one vector by, in a tower of another architecture"
+    pooling: Literal["mean", "first"] | None = Field(
+        None, description="how tokens become one vector in a tower of another architecture; not given: mean, mostly"
     )
 
     @field_validator("revision")
