@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import onnxruntime
 import torch
 import transformers
 from numpy.typing import NDArray
@@ -24,6 +23,7 @@ from compress.models.sites import by_module_path, by_topology
 from compress.models.student_base import Base
 from compress.models.student_body import PooledBody, Pooling
 from compress.models.student_export import marked, placed, told_apart
+from compress.models.student_inputs import example, width_of
 from compress.models.torch_export import TowerWrapper, difference, example_of, exported
 from compress.models.tower import Encoder, Tower
 
@@ -163,12 +163,12 @@ def _foreign(encoder: Encoder, kind: str, config: Any, pooling: Pooling) -> Stud
     inner = transformers.AutoModel.from_config(config, attn_implementation="eager").float().eval()
     body, model = PooledBody(inner, dict(zip(tower.inputs, called, strict=False)), pooling), nn.Module()
     parts = TowerParts("body", "head", tower.inputs, tower.output, {}, tokens=tower.tokens and "last_hidden_state")
-    examples = _example(tower, config, 2, 0), _example(tower, config, 5, 1)
+    examples = example(tower, config, 2, 0), example(tower, config, 5, 1)
     with torch.no_grad():
         named = dict(zip(tower.inputs, examples[0], strict=True))
         hidden = body(**named).pooler_output.shape[-1]
     model.add_module("body", body)
-    model.add_module("head", nn.Linear(hidden, _width(tower, examples[0]), bias=False))
+    model.add_module("head", nn.Linear(hidden, width_of(tower, examples[0]), bias=False))
     return Student(model, inner, "", parts, config, tower, encoder.normalized, False, examples)
 
 
@@ -196,34 +196,3 @@ def _inherit(made: Student, base: Base) -> None:
         made.native = weight if weight.shape[1] == made.projection.in_features else None
     if made.native is not None and made.native.shape == tuple(made.projection.weight.shape):
         made.project(made.native)
-
-
-def _example(tower: Tower, config: Any, batch: int, seed: int) -> tuple[Tensor, ...]:
-    noise = torch.Generator().manual_seed(seed)
-    if tower.kind == "vision":
-        shape = image_shape(tower)
-        side = getattr(config, "image_size", 224)
-        high, wide = shape[1:] if len(shape) == 3 and all(shape) else (side, side) if isinstance(side, int) else side
-        return (torch.randn(batch, 3, high, wide, generator=noise),)
-    length = min(12, getattr(config, "max_position_embeddings", 12))
-    ids = torch.randint(min(4, config.vocab_size - 1), config.vocab_size, (batch, length), generator=noise)
-    mask = torch.ones_like(ids)
-    for row in range(batch):
-        mask[row, length - row % (length // 2 or 1) :] = 0
-    return (ids, mask)[: len(tower.inputs)]
-
-
-def image_shape(tower: Tower) -> tuple[int, ...]:
-    """Channels, height and width of what a vision tower takes; 0 where any will do."""
-    given = next(value for value in tower.graph.graph.input if value.name == tower.inputs[0])
-    return tuple(each.dim_value for each in given.type.tensor_type.shape.dim)[1:]
-
-
-def _width(tower: Tower, example: tuple[Tensor, ...]) -> int:
-    """How many numbers a tower's embedding has."""
-    session = onnxruntime.InferenceSession(tower.graph.SerializeToString(), providers=["CPUExecutionProvider"])
-    feed = {name: value.numpy() for name, value in zip(tower.inputs, example, strict=True)}
-    made = session.run([tower.output], feed)[0]
-    if made.ndim != 2:
-        raise UsageError(f"the {tower.kind} tower gives no embeddings but {made.ndim - 1} dimensions", "towers")
-    return int(made.shape[1])

@@ -50,7 +50,8 @@ def described(encoder: Encoder, configs: Mapping[str, Mapping[str, Any]]) -> dic
         if isinstance(told.get(f"{kind}_config"), dict):
             told[f"{kind}_config"] = dict(config)
         else:
-            told = {**config, "architectures": told["architectures"]}
+            kept = {key: told[key] for key in ("architectures", *student_config.GIVEN) if key in told}
+            told = {**config, **kept}
     return told
 
 

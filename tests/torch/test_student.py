@@ -1,6 +1,7 @@
 """Students of another shape: what they inherit, the space they stand in, the model they make, and what cannot be."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -207,6 +208,27 @@ def test_another_architecture_is_an_onnx_tower_and_says_so(original, tmp_path):
     np.testing.assert_allclose(np.linalg.norm(made, axis=1), 1, atol=1e-5)
 
 
+@pytest.mark.long
+def test_a_vision_tower_alone_keeps_its_width_of_embeddings(tmp_path):
+    """The config of such a model says the width of its embeddings too, and a smaller one's is another."""
+    for name, width, joint in (("large", 32, 24), ("little", 16, 12)):
+        shape = {"hidden_size": width, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+        config = transformers.CLIPVisionConfig(**shape, image_size=32, patch_size=16, projection_dim=joint)
+        transformers.CLIPVisionModelWithProjection(config).save_pretrained(tmp_path / name)
+        images = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+        transformers.CLIPImageProcessorPil(**images).save_pretrained(tmp_path / name)
+    encoder = loaded(tmp_path / "large")
+    told = {"towers": ["vision"], "source": str(tmp_path / "little")}
+    assert "linear map from 12 to 24" in student.apply(encoder, spec(told), Context(feeds)).summary
+    folder = written(encoder, tmp_path / "artifact")
+    plain = transformers.CLIPVisionModelWithProjection.from_pretrained(folder).eval()
+    (feed,) = feeds("vision", 1)
+    with torch.no_grad():
+        said = plain(torch.from_numpy(feed["pixel_values"])).image_embeds.numpy()
+    said /= np.linalg.norm(said, axis=1, keepdims=True)
+    assert embed(encoder, feed, "vision") == pytest.approx(said, abs=1e-5)
+
+
 def test_onnx_towers_get_students_too(tiny_encoder):
     config = {
         "model_type": "vit", "hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2,
@@ -252,6 +274,12 @@ def test_what_cannot_be(told, match, original, reference):
     with pytest.raises(UsageError, match=match):
         student.apply(encoder, spec({"towers": ["text"], **told}), Context(feeds, reference=reference))
     assert encoder.towers["text"].graph == original.towers["text"].graph
+
+
+def test_what_a_pruned_model_has_seen_is_not_forgotten(original):
+    pruned = replace(original, origin=replace(original.origin, pruned=True))
+    with pytest.raises(UsageError, match="pruned model gets no students of another architecture"):
+        student.apply(copied(pruned), spec({"towers": ["text"], "config": BERT}), Context())
 
 
 def test_a_larger_one_is_no_student(original):

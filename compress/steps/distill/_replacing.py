@@ -22,8 +22,9 @@ from compress.models import student_base, student_config, students
 from compress.models.graph import initializers, parameter_count
 from compress.models.source import PROCESSING, Access
 from compress.models.student_base import Base
+from compress.models.student_inputs import image_shape
 from compress.models.students import Student
-from compress.models.students_origin import standing
+from compress.models.students_origin import kin, standing
 from compress.models.tower import Encoder, Tower
 from compress.steps.distill import _space
 from compress.steps.distill.student import Spec
@@ -62,6 +63,9 @@ def replacement(encoder: Encoder, kind: str, spec: Spec, context: Context) -> Re
     base = _base(encoder, kind, spec, context)
     config = _config(base, spec, old)
     _require_inputs(config, kind, old, base, context)
+    if encoder.origin is not None and encoder.origin.pruned and not kin(encoder, kind, config.model_type):
+        hint = f"start from {encoder.origin.structure.origin.source}"  # else nothing would say what this one has seen
+        raise UsageError("a pruned model gets no students of another architecture", "config.model_type", hint)
     made = students.build(encoder, kind, base, config, (spec.start == "inherited", spec.pooling, context.seed))
     _require_smaller(made, (context.teacher or encoder).towers[kind])
     if spec.start == "inherited" and "start" in spec.model_fields_set and not made.taken:
@@ -90,7 +94,7 @@ def _config(base: Base, spec: Spec, old: Tower) -> Any:
     changes = {key: list(value) if isinstance(value, tuple) else value for key, value in spec.config.items()}
     config = student_config.changed(config, {key: value for key, value in changes.items() if key != "model_type"})
     if old.kind == "vision":
-        student_config.require_image(config, students.image_shape(old))
+        student_config.require_image(config, image_shape(old))
     return config
 
 
