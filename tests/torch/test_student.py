@@ -11,6 +11,7 @@ import torch
 import transformers
 from scipy.linalg import orthogonal_procrustes
 from test_pruned_model import embedded, feeds, loaded, written
+from tiny_training import TinySet, stored
 
 from compress.artifact import layout
 from compress.core.errors import UsageError
@@ -20,8 +21,10 @@ from compress.models.students_origin import standing
 from compress.models.tower import copied
 from compress.pipeline import model
 from compress.pipeline.checkpoint import Checkpoint
+from compress.recipe.training import Feeding
 from compress.steps.distill import student
 from compress.steps.distill._blocks import outputs, paired
+from compress.steps.distill._replacing import _samples
 from compress.steps.prune import mlp
 from compress.steps.step import Context
 from compress.targets.graph.session import open_session
@@ -323,3 +326,15 @@ def test_an_artifact_is_no_source(folders, original, tmp_path):
 def test_options_that_say_nothing(told):
     with pytest.raises(ValueError, match=r"student|revision|model_type|Input should be"):
         spec(told)
+
+
+def test_a_map_sees_every_view_of_the_training_data():
+    """Five batches of 32 an epoch, two epochs of other views; and not more than 2,048 samples."""
+    few = TinySet(stored(160), Feeding(views=2))
+    assert [len(each["input_ids"]) for each in _samples("text", Context(training=few))] == [32] * 10
+    many = TinySet(stored(3000))
+    assert sum(len(each["input_ids"]) for each in _samples("text", Context(training=many))) == 2048
+    images = TinySet(stored(64, use="images"))
+    assert [set(each) for each in _samples("text", Context(feeds, training=images))] == [
+        {"input_ids", "attention_mask"}
+    ] * 6

@@ -162,7 +162,8 @@ def _samples(kind: str, context: Context) -> list[Mapping[str, NDArray[Any]]]:
     training = context.training
     made: list[Mapping[str, NDArray[Any]]] = []
     if training is not None and kind in KINDS[training.use]:
-        found: Feeds = (batch.feeds[kind] for batch in training.batches(0, _BATCH) if kind in batch.feeds)
+        epochs = (training.batches(epoch, _BATCH) for epoch in range(training.feeding.views))
+        found: Feeds = (batch.feeds[kind] for epoch in epochs for batch in epoch if kind in batch.feeds)
     elif context.feeds is not None:
         found = context.feeds(kind)
     else:
