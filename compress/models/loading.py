@@ -136,7 +136,7 @@ def _state(model: Any) -> dict[str, Any]:
 
 def _model(architecture: str, folder: Path, options: Mapping[str, Any], pruned: Structure | None) -> Any:
     if pruned is None:
-        return _pretrained(architecture, folder, options)
+        return pretrained(architecture, folder, options)
     if pruned.architecture != architecture:
         raise UsageError(f"it is the structure of a {pruned.architecture}, not {architecture}", str(folder))
     return _refitted(architecture, folder, pruned)
@@ -166,8 +166,11 @@ def _refitted(architecture: str, folder: Path, pruned: Structure) -> Any:
     return model.float().eval()
 
 
-def _pretrained(architecture: str, folder: Path, options: Mapping[str, Any]) -> Any:
-    """The model with its weights in float32, whatever they are stored in, ready to be evaluated."""
+def pretrained(architecture: str, folder: Path, options: Mapping[str, Any], unused: str | None = None) -> Any:
+    """The model with its weights in float32, whatever they are stored in, ready to be evaluated.
+
+    Weights whose names begin with `unused` may be missing. Raises UsageError where others are.
+    """
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
@@ -179,7 +182,8 @@ def _pretrained(architecture: str, folder: Path, options: Mapping[str, Any]) -> 
         if out_of_memory(error):
             raise ResourceExhausted(f"memory ran out while loading the model: {error}", str(folder)) from error
         raise UsageError(f"transformers cannot load the model: {error}", str(folder)) from error
-    if lacking := sorted(told["missing_keys"]):  # transformers fills them with noise and only mentions it
+    lacking = [name for name in sorted(told["missing_keys"]) if unused is None or not name.startswith(unused)]
+    if lacking:  # transformers fills them with noise and only mentions it
         raise UsageError(f"the weights lack {', '.join(lacking[:5])} ({len(lacking)} in all)", str(folder))
     return model.eval()
 

@@ -64,15 +64,16 @@ def export_towers(model: Any, family: Family, normalize: bool) -> tuple[dict[str
         body.config._attn_implementation = "eager"  # the fused one exports as twice the nodes, NaN guards among them
         wrapper = TowerWrapper(model, parts, normalize).eval()
         example = example_of(body.config, kind)
-        graph = _export(wrapper, parts, example)
+        graph = exported(wrapper, parts, example)
         sites = by_module_path(graph, parts)
         strip_nodes(graph)
         towers[kind] = Tower(kind, graph, sites, parts.inputs, parts.output, tokens=parts.tokens)
-        worst = max(worst, _difference(wrapper, graph, parts, example_of(body.config, kind, batch=5, seed=1)))
+        worst = max(worst, difference(wrapper, graph, parts, example_of(body.config, kind, batch=5, seed=1)))
     return towers, worst
 
 
-def _export(wrapper: TowerWrapper, parts: TowerParts, example: tuple[Tensor, ...]) -> onnx.ModelProto:
+def exported(wrapper: TowerWrapper, parts: TowerParts, example: tuple[Tensor, ...]) -> onnx.ModelProto:
+    """The graph of a wrapper, cleaned; its nodes still carry what the exporter noted on them."""
     with torch.no_grad(), quiet():
         program = torch.onnx.export(
             wrapper,
@@ -129,7 +130,7 @@ def example_of(config: Any, kind: str, batch: int = 2, seed: int = 0) -> tuple[T
     return ids, mask
 
 
-def _difference(wrapper: TowerWrapper, graph: onnx.ModelProto, parts: TowerParts, inputs: tuple[Tensor, ...]) -> float:
+def difference(wrapper: TowerWrapper, graph: onnx.ModelProto, parts: TowerParts, inputs: tuple[Tensor, ...]) -> float:
     """Largest absolute difference between the framework's embeddings and the graph's."""
     with torch.no_grad():
         expected: NDArray[np.float32] = wrapper(*inputs)[0].numpy()

@@ -38,7 +38,8 @@ class Site:
 class Tower:
     """One encoder tower: its float graph, its sites, and what steps have decided to do to them so far.
 
-    `tokens` names the tensor inside the graph that holds a vector for each patch; None where there is none.
+    `tokens` names the tensor inside the graph that holds a vector for each patch; None where there is none. `config` is
+    the Hugging Face config of a student that took the tower's place, None for the model's own.
     """
 
     kind: str
@@ -48,6 +49,7 @@ class Tower:
     output: str
     treatments: MutableMapping[str, Treatment] = field(default_factory=dict)
     tokens: str | None = None
+    config: Mapping[str, Any] | None = None
 
     @property
     def streamed(self) -> bool:

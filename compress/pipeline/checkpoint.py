@@ -135,6 +135,7 @@ class Checkpoint:
             told["towers"][kind] = {"treatments": treatments}
             if _graph_digest(tower.graph) != self._loaded[kind]:
                 told["towers"][kind]["sites"] = [asdict(site) for site in tower.sites]
+                told["towers"][kind]["config"] = None if tower.config is None else dict(tower.config)
                 pieces = enumerate(_pieces(tower.graph))
                 arrays |= {f"{kind}/graph/{at}": np.frombuffer(piece, np.uint8) for at, piece in pieces}
         return arrays, told
@@ -175,6 +176,7 @@ def _unpack(tower: Tower, told: Mapping[str, Any], arrays: Arrays) -> None:
         treatments[site] = _KINDS[kind](**plain, **own)
     tower.treatments = treatments
     if "sites" in told:
+        tower.config = told.get("config")
         tower.sites = tuple(Site(**{**site, "shape": tuple(site["shape"])}) for site in told["sites"])
         count = sum(name.startswith(f"{tower.kind}/graph/") for name in arrays)
         tower.graph = _joined([arrays[f"{tower.kind}/graph/{at}"].tobytes() for at in range(count)])

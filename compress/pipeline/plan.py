@@ -34,8 +34,8 @@ from compress.pipeline.prediction import Left, Prediction
 from compress.pipeline.run import policy_file, target_of
 from compress.pipeline.search import SEARCHES
 from compress.pipeline.sensitivity import Sensitivity
-from compress.pipeline.training import TRAINS, untrained
-from compress.recipe.schema import Recipe, Step
+from compress.pipeline.training import STUDENT, trains, untrained
+from compress.recipe.schema import TRAINING, Recipe, Step
 from compress.recipe.sources import DataSource
 from compress.steps.quantize._weights import in_words
 from compress.steps.step import Context, Feeds, SiteReport
@@ -216,7 +216,7 @@ def _rungs(
 
 
 def _without_data(recipe: Recipe, steps: tuple[StepPlan, ...]) -> Iterator[Refusal]:
-    asking = [step.use for step in steps if step.calibrates]
+    asking = [step.use for step in steps if step.calibrates and (step.use != STUDENT or TRAINING not in recipe.data)]
     if "calibration" not in recipe.data and asking:
         what, hint = f"{asking[0]} needs calibration data", "add data: {calibration: {source: scenes, samples: 256}}"
         yield Refusal("data.calibration", what, hint)
@@ -274,13 +274,12 @@ def _rehearse(
             asked.append(kind)
             return shown.feeds()(kind)
 
-        if step.use.startswith(TRAINS) or step.use in SEARCHES:
+        if trains(step.use) or step.use in SEARCHES:
             yield StepPlan(step.use, step.use in SEARCHES, ())
             continue
         try:
-            rows = _apply(
-                step, encoder, Context(feeds, options.progress, recipe.seed, pairs=shown.pairs, reference=shown.folder)
-            )
+            told = Context(feeds, options.progress, recipe.seed, pairs=shown.pairs, reference=shown.folder)
+            rows = _apply(step, encoder, replace(told, offline=options.offline))
         except UsageError as error:
             refused.append(_refusal(error, f"steps[{at}] {step.use}"))
             rows = ()

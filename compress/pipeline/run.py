@@ -27,7 +27,7 @@ from compress.pipeline.measurement import Subject, measure
 from compress.pipeline.options import Options
 from compress.pipeline.training import Shown, teacher, trained
 from compress.recipe.load import dump
-from compress.recipe.schema import Recipe
+from compress.recipe.schema import Recipe, StepSpec
 from compress.recipe.sources import NamedModel, OnnxModel, TokenizerText, place
 from compress.report.document import Document
 from compress.steps.step import Context, StepReport, scaled
@@ -144,6 +144,7 @@ def apply_steps(
         resume=options.resume,
         pairs=calibration.pairs if calibration else None,
         reference=reference,
+        offline=options.offline,
     )
     context = search.able(context, recipe, reference, options)
     follows = checkpoint.fingerprint(recipe, reference, items.digest if items else None)
@@ -217,7 +218,16 @@ def portable(recipe: Recipe) -> Recipe:
         for name, each in recipe.data.items()
         if place(each.source) == "folder" and Path(each.source).is_absolute()
     }
-    return recipe.model_copy(update={**changes, "data": {**recipe.data, **data}})
+    steps = tuple(step.model_copy(update={"spec": _portable(step.spec)}) for step in recipe.steps)
+    return recipe.model_copy(update={**changes, "data": {**recipe.data, **data}, "steps": steps})
+
+
+def _portable(spec: StepSpec) -> StepSpec:
+    """A step that names a folder keeps its name."""
+    source = getattr(spec, "source", None)
+    if isinstance(source, str) and place(source) == "folder":
+        return spec.model_copy(update={"source": f"./{_last(source)}"})
+    return spec
 
 
 def _last(path: str) -> str:

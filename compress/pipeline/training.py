@@ -17,8 +17,15 @@ from compress.pipeline.provenance import SAMPLES
 from compress.recipe.schema import TRAINING, Recipe
 from compress.recipe.training import Feeding
 
-TRAINS: Final = "distill."
-"""Steps that train; a plan does not rehearse them, for they take their time and change no shape."""
+_TRAINS: Final = "distill."
+
+STUDENT: Final = "distill.student"
+"""What the others train. It is rehearsed in a plan, and fits maps on training data where there are some."""
+
+
+def trains(use: str) -> bool:
+    """Whether a step trains; a plan does not rehearse those, for they take their time and change no shape."""
+    return use.startswith(_TRAINS) and use != STUDENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +39,7 @@ class Shown:
 
 def teacher(recipe: Recipe, reference: Encoder) -> Encoder | None:
     """The reference as it is before any step, for a recipe that trains: steps change towers in place."""
-    return copied(reference) if any(step.use.startswith(TRAINS) for step in recipe.steps) else None
+    return copied(reference) if any(step.use.startswith(_TRAINS) for step in recipe.steps) else None
 
 
 def trained(recipe: Recipe, reference: Path, options: Options) -> TrainingSet | None:
@@ -40,7 +47,7 @@ def trained(recipe: Recipe, reference: Path, options: Options) -> TrainingSet | 
 
     Raises UsageError for data that are empty, lack a column, or that the model has no tower for.
     """
-    if not any(step.use.startswith(TRAINS) for step in recipe.steps):
+    if not any(step.use.startswith(_TRAINS) for step in recipe.steps):
         return None
     source = recipe.data.get(TRAINING)
     if source is None and (source := recipe.data.get("calibration")) is not None:
@@ -53,7 +60,7 @@ def trained(recipe: Recipe, reference: Path, options: Options) -> TrainingSet | 
 
 def untrained(recipe: Recipe) -> Iterator[UsageError]:
     """What to say of the first step that trains, where there is nothing to train on."""
-    trains = next((step.use for step in recipe.steps if step.use.startswith(TRAINS)), None)
-    if trains is not None and not recipe.data.keys() & {TRAINING, "calibration"}:
+    first = next((step.use for step in recipe.steps if trains(step.use)), None)
+    if first is not None and not recipe.data.keys() & {TRAINING, "calibration"}:
         hint = "add data: {training: {source: scenes, samples: 4000}}"
-        yield UsageError(f"{trains} needs training data", f"data.{TRAINING}", hint)
+        yield UsageError(f"{first} needs training data", f"data.{TRAINING}", hint)

@@ -76,6 +76,8 @@ class Context:
     `pairs` are, for each calibration image, the places of its captions among the texts of `feeds`; `reference` is the
     folder of the float towers that everything is measured against.
 
+    `offline`: what a step fetches comes from the cache of the hub or a folder.
+
     `done` is asked before a site is treated and told after it. `scratch` is a folder for what is larger than memory and
     may be there again after an interruption; None: a temporary one.
     """
@@ -93,6 +95,7 @@ class Context:
     latency: Callable[[Encoder], Mapping[str, tuple[float, float]]] | None = None
     pairs: Callable[[], tuple[tuple[int, ...], ...]] | None = None
     reference: Path | None = None
+    offline: bool = False
     done: Done = field(default_factory=Nothing)
     scratch: Path | None = None
 

@@ -16,6 +16,7 @@ from compress.core.errors import EnvironmentFailure, UsageError
 from compress.models import bnb_weights, structure
 from compress.models.loading import family_of
 from compress.models.structure import Origin
+from compress.models.students_origin import standing
 from compress.models.tower import Encoder
 from compress.models.treatment import BnbWeights
 from compress.targets import Counts
@@ -48,6 +49,7 @@ def export(encoder: Encoder, place: Path) -> dict[str, Path]:
 
     Raises UsageError with the site's name for what torch has no layer for, and for towers that came as ONNX.
     """
+    encoder = standing(encoder)
     origin = _origin(encoder)
     kind = _weights(encoder)
     files = files_of(encoder, place)
@@ -90,7 +92,8 @@ def _told(counted: Counter[str]) -> dict[str, str]:
 def _origin(encoder: Encoder) -> Origin:
     if encoder.origin is None:
         hint = "use an ONNX target"
-        raise UsageError(f"{NAME} needs a Hugging Face model, and these towers came as ONNX", encoder.source, hint)
+        what = "these towers came as ONNX, or have a student of another architecture among them"
+        raise UsageError(f"{NAME} needs a Hugging Face model, and {what}", encoder.source, hint)
     return encoder.origin
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from compress.models.inherited import spread
 from compress.models.junctions import in_order, junction
 from compress.models.tower import Tower
 
@@ -33,14 +34,10 @@ def paired(student: Tower, teacher: Tower) -> tuple[Pair, ...]:
     own, other = outputs(student), outputs(teacher)
     if not own or not other or len(own) > len(other):
         return ()
-    ends = _standing(own, other) if set(own) <= set(other) else _spread(len(own), len(other))
+    ends: Sequence[int] = _standing(own, other) if set(own) <= set(other) else spread(len(own), len(other))
     return tuple(Pair(name, other[end]) for name, end in zip(own, ends, strict=True))
 
 
 def _standing(own: Sequence[str], other: Sequence[str]) -> list[int]:
     starts = [other.index(name) for name in own]
     return [*(start - 1 for start in starts[1:]), len(other) - 1]
-
-
-def _spread(own: int, other: int) -> list[int]:
-    return [round((at + 1) * other / own) - 1 for at in range(own)]

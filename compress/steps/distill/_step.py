@@ -80,7 +80,7 @@ def _accelerator(spec: Training) -> Accelerator:
 def _folder(cache: Path | None) -> Iterator[Path]:
     """Where the teacher's features are kept: in the cache, or for this step only."""
     if cache is not None:
-        yield cache / "features"
+        yield cache.resolve() / "features"  # the child that runs the teacher works in another folder
         return
     with tempfile.TemporaryDirectory() as made:
         yield Path(made)

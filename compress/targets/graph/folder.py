@@ -13,6 +13,7 @@ from compress.data import runtime
 from compress.data.runtime import Proof
 from compress.models import structure
 from compress.models.external_data import save
+from compress.models.students_origin import standing
 from compress.models.tower import Encoder, Tower
 from compress.models.treatment import BlockWeights, Float16, StaticFloat8, StaticInt8
 
@@ -40,8 +41,8 @@ def write(encoder: Encoder, folder: Path, emit: Emit, opened: Opened) -> dict[st
 
 def write_rest(encoder: Encoder, folder: Path, opened: Opened) -> None:
     """Write everything of an artifact but its towers."""
-    files = files_of(encoder, folder)
-    for name, data in {**encoder.files, **structure.files(encoder)}.items():
+    files, told = files_of(encoder, folder), standing(encoder)
+    for name, data in {**told.files, **structure.files(told)}.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
     write_runtime(encoder, folder, files, opened)

@@ -14,7 +14,7 @@ from compress.gates.policy import Policy
 from compress.models.tower import Encoder, Site, Tower
 from compress.models.treatment import BlockWeights, StaticInt8
 from compress.pipeline import demand, plan
-from compress.pipeline.training import untrained
+from compress.pipeline.training import trains, untrained
 from compress.recipe.schema import Recipe
 from compress.recipe.steps import Step, StepSpec
 from compress.steps.step import SiteReport
@@ -170,3 +170,22 @@ def test_a_step_that_trains_needs_data():
     for name in ("training", "calibration"):
         data = {name: {"source": "scenes", "samples": 4}}
         assert not list(untrained(Recipe.model_validate({**told, "steps": (heal,), "data": data})))
+
+
+def test_a_student_is_rehearsed_and_maps_itself_by_training_data_too():
+    assert not trains("distill.student")
+    assert trains("distill.heal")
+    assert not trains("prune.mlp")
+    told = {
+        "version": 1,
+        "name": "a",
+        "model": {"source": "pocket-clip"},
+        "targets": ("onnxruntime-cpu",),
+        "policy": "p",
+    }
+    step = Step(use="distill.student", spec=StepSpec())
+    asking = (plan.StepPlan("distill.student", calibrates=True, rows=()),)
+    (refused,) = plan._without_data(Recipe.model_validate({**told, "steps": (step,)}), asking)
+    assert (refused.where, refused.what) == ("data.calibration", "distill.student needs calibration data")
+    data = {"training": {"source": "scenes", "samples": 4}}
+    assert not list(plan._without_data(Recipe.model_validate({**told, "steps": (step,), "data": data}), asking))
