@@ -7,14 +7,14 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.steps.quantize._histogram import BINS, Histogram
+from compress.steps.quantize._signed import Signed
 
 
 class Ranges:
-    """A histogram of all magnitudes and the largest magnitude of every channel (in,)."""
+    """A histogram of all values and the largest magnitude of every channel (in,)."""
 
     def __init__(self) -> None:
-        self.histogram = Histogram()
+        self.histogram = Signed()
         self.channels: NDArray[np.float64] = np.zeros(0)
 
     def add(self, values: NDArray[np.float32]) -> None:
@@ -31,7 +31,7 @@ class Ranges:
     def restored(cls, state: Mapping[str, NDArray[np.float64]]) -> Ranges:
         """The ranges that had this state."""
         made = cls()
-        made.histogram, made.channels = Histogram.restored(state), state["channels"]
+        made.histogram, made.channels = Signed.restored(state), state["channels"]
         return made
 
 
@@ -46,12 +46,3 @@ def smoothing(inputs: NDArray[np.float64], weights: NDArray[np.float64], strengt
     made[known] = inputs[known] ** strength / weights[known] ** (1 - strength)
     return np.clip(made, 1e-4, 1e4).astype(np.float32)
 
-
-def noise(histogram: Histogram, clip: float, levels: int) -> float:
-    """Mean square that symmetric rounding to +-`levels` steps within `clip` adds, as a share of the mean square."""
-    middles = (np.arange(BINS) + 0.5) * histogram.top / BINS
-    power = float(histogram.counts @ np.square(middles))
-    inside = middles <= clip
-    lost = float(histogram.counts @ np.square(np.maximum(middles - clip, 0)))
-    lost += float(histogram.counts[inside].sum()) * (clip / levels) ** 2 / 12
-    return lost / power if power else 0.0

@@ -1,8 +1,8 @@
 """`quantize.int8_static`: W8A8 with static scales on the inputs of matrix products; outputs stay float.
 
-Weights are symmetric per output channel. Inputs get one symmetric scale each, stored as uint8 with zero point 128,
-which is what x86 CPUs have integer instructions for. Quantizing the inputs alone is both more accurate and faster
-than quantizing every tensor, and because the scales are static an embedding does not depend on its batch.
+Weights are symmetric per output channel. Inputs get one scale and zero point each, in uint8, which is what x86 CPUs have
+integer instructions for. Quantizing the inputs alone is both more accurate and faster than quantizing every tensor, and
+because the scales are static an embedding does not depend on its batch.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from compress.models.treatment import StaticInt8
 from compress.recipe.steps import StepSpec
 from compress.steps._activations import watch
 from compress.steps._selection import by_tower, selected
-from compress.steps.quantize import _fold
+from compress.steps.quantize import _affine, _fold
+from compress.steps.quantize._affine import Affine
 from compress.steps.quantize._bias import correct_biases
-from compress.steps.quantize._ranges import Ranges, noise, smoothing
+from compress.steps.quantize._ranges import Ranges, smoothing
 from compress.steps.quantize._rounding import int8_per_channel
+from compress.steps.quantize._signed import Signed
 from compress.steps.quantize._weights import relative_error
 from compress.steps.step import Context, Form, SiteReport, StepReport
 from compress.targets.graph.emitter import weight_matrix
@@ -38,6 +40,9 @@ class Spec(StepSpec):
 
     range: Literal["mse", "percentile"] = Field("mse", description="how each input's clip range is chosen")
     percentile: float = Field(99.99, gt=50, le=100, description="of the magnitudes, with range: percentile")
+    symmetric: bool = Field(
+        False, description="inputs around zero, as TensorRT takes them: the same numbers on a CPU as there"
+    )
     smooth: float | None = Field(
         None, ge=0, le=1, description="share of the inputs' range that moves into the weights, where it can (0.5)"
     )
@@ -88,20 +93,34 @@ def _quantize(tower: Tower, sites: list[Site], spec: Spec, context: Context) -> 
             rows.append(row)
             continue
         histogram = ranges[site.name].histogram
-        clip = histogram.percentile(spec.percentile) if spec.range == "percentile" else histogram.least_error(LEVELS)
-        lost = noise(histogram, clip, LEVELS)
+        grid = _grid(histogram, spec)
+        lost = grid.lost(histogram)
         if spec.float_above is not None and lost > spec.float_above:
             left.append(site.name)
             continue
         weight = weight_matrix(tower, site)
         codes, scales = int8_per_channel(weight)
-        tower.treatments[site.name] = StaticInt8(codes, scales, clip / LEVELS)
+        tower.treatments[site.name] = StaticInt8(codes, scales, grid.scale, zero_point=grid.zero_point)
         error = relative_error(weight, codes * scales[:, None])
-        treatment = f"int8 static, inputs clipped at {clip:.3g} of {histogram.largest:.3g}, {100 * lost:.2g} % noise"
+        treatment = f"int8 static, {_in_words(grid, histogram)}, {100 * lost:.2g} % noise"
         size = codes.nbytes + scales.nbytes
         rows.append(SiteReport(tower.kind, site.name, site.role, treatment, weight.nbytes, size, error))
         context.done.add(rows[-1])
     return rows, left
+
+
+def _grid(seen: Signed, spec: Spec) -> Affine:
+    """How an input is rounded."""
+    if not spec.symmetric:
+        return _affine.percentile(seen, spec.percentile) if spec.range == "percentile" else _affine.least_error(seen)
+    return Affine.around(
+        seen.percentile(spec.percentile) if spec.range == "percentile" else seen.least_error(LEVELS)
+    )
+
+
+def _in_words(grid: Affine, seen: Signed) -> str:
+    low, high = -grid.zero_point * grid.scale, (_affine.TOP - grid.zero_point) * grid.scale
+    return f"inputs from {low:.3g} to {high:.3g} of {seen.lowest:.3g} to {seen.highest:.3g}"
 
 
 def _smooth(tower: Tower, sites: list[Site], ranges: Mapping[str, Ranges], strength: float) -> bool:
