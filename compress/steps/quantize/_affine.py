@@ -13,8 +13,8 @@ from compress.steps.quantize._signed import Signed
 
 TOP: Final = 255
 MIDDLE: Final = 128
-_HIGHS: Final = 48
-_LOWS: Final = 12
+_HIGHS: Final = 40
+_LOWS: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,11 @@ class Affine:
         """Squared error of the values seen, as a share of their power."""
         places, counts = seen.values()
         power = float(counts @ np.square(places))
-        return float(counts @ np.square(self.rounded(places) - places)) / power if power else 0.0
+        return self.error(places, counts) / power if power else 0.0
+
+    def error(self, places: NDArray[np.float64], counts: NDArray[np.float64]) -> float:
+        """Squared error of values that come so many times each."""
+        return float(counts @ np.square(self.rounded(places) - places))
 
 
 def least_error(seen: Signed) -> Affine:
@@ -54,10 +58,16 @@ def least_error(seen: Signed) -> Affine:
     Both ends of the range are searched, because neither a LayerNormalization with an outlier nor a GELU has its values
     around zero: symmetric steps would spend half of their codes, or more, on values that never come.
     """
-    lows = seen.lowest * np.arange(1, _LOWS + 1) / _LOWS if seen.lowest < 0 else np.zeros(1)
-    highs = seen.highest * np.arange(1, _HIGHS + 1) / _HIGHS if seen.highest > 0 else np.zeros(1)
-    candidates = [Affine.within(float(low), float(high)) for low in lows[::-1] for high in highs[::-1]]
-    return min(candidates, key=lambda each: each.lost(seen))
+    places, counts = seen.values()
+    lows, highs = _ends(seen.lowest, _LOWS), _ends(seen.highest, _HIGHS)
+    return min(
+        (Affine.within(low, high) for low in lows for high in highs), key=lambda each: each.error(places, counts)
+    )
+
+
+def _ends(furthest: float, count: int) -> list[float]:
+    """Candidates for an end of the range, the furthest first; zero where nothing lies on that side."""
+    return [furthest * share / count for share in range(count, 0, -1)] if furthest else [0.0]
 
 
 def percentile(seen: Signed, percent: float) -> Affine:

@@ -45,4 +45,3 @@ def smoothing(inputs: NDArray[np.float64], weights: NDArray[np.float64], strengt
     made = np.ones_like(inputs)
     made[known] = inputs[known] ** strength / weights[known] ** (1 - strength)
     return np.clip(made, 1e-4, 1e4).astype(np.float32)
-
