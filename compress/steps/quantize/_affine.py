@@ -41,12 +41,6 @@ class Affine:
         made: NDArray[np.float64] = (np.clip(codes, 0, TOP) - self.zero_point) * self.scale
         return made
 
-    def lost(self, seen: Signed) -> float:
-        """Squared error of the values seen, as a share of their power."""
-        places, counts = seen.values()
-        power = float(counts @ np.square(places))
-        return self.error(places, counts) / power if power else 0.0
-
     def error(self, places: NDArray[np.float64], counts: NDArray[np.float64]) -> float:
         """Squared error of values that come so many times each."""
         return float(counts @ np.square(self.rounded(places) - places))

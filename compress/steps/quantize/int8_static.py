@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+import numpy as np
 from pydantic import Field
 
 from compress.core.errors import UsageError
@@ -21,7 +22,7 @@ from compress.steps._selection import by_tower, selected
 from compress.steps.quantize import _affine, _smoothing
 from compress.steps.quantize._affine import Affine
 from compress.steps.quantize._bias import correct_biases
-from compress.steps.quantize._ranges import Ranges
+from compress.steps.quantize._ranges import Ranges, lost
 from compress.steps.quantize._rounding import int8_per_channel
 from compress.steps.quantize._signed import Signed
 from compress.steps.quantize._weights import relative_error
@@ -51,11 +52,14 @@ class Spec(StepSpec):
         0.002,
         gt=0,
         lt=1,
-        description="bring channels closer to each other in inputs that lose more than this share of their power: "
+        description="bring the channels of inputs closer to each other where their products lose more than this share: "
         "folded into what is before them, else by a multiplication; null: never. Not done block by block",
     )
     float_above: float | None = Field(
-        None, gt=0, lt=1, description="leave products in float whose input loses more than this share of its power"
+        None,
+        gt=0,
+        lt=1,
+        description="leave products in float that lose more than this share of their power by the rounding of inputs",
     )
     bias_correction: bool = Field(
         False, description="add what products lose on average over the calibration data to their biases"
@@ -102,11 +106,11 @@ def _quantize(tower: Tower, sites: list[Site], spec: Spec, context: Context) -> 
         seen = ranges[site.name]
         if last is None or last[0] is not seen:
             last = seen, _grid(seen.histogram, spec)
-        lost = last[1].lost(seen.histogram)
-        if spec.float_above is not None and lost > spec.float_above:
+        loses = lost(seen, last[1], weight_matrix(tower, site))
+        if spec.float_above is not None and loses > spec.float_above:
             left.append(site.name)
             continue
-        told = f"int8 static, {_in_words(last[1], seen.histogram)}, {100 * lost:.2g} % noise"
+        told = f"int8 static, {_in_words(last[1], seen.histogram)}, {100 * loses:.2g} % noise"
         rows.append(_treated(tower, site, last[1], told))
         context.done.add(rows[-1])
     return rows, left
@@ -120,11 +124,12 @@ def _closer(tower: Tower, sites: list[Site], spec: Spec, context: Context) -> Ma
     limit = spec.rescale_above
     if limit is None or tower.streamed:
         return ranges
-    worst = [
-        group
-        for group in _smoothing.groups(tower, sites)
-        if _grid(seen := ranges[group[0].name].histogram, spec).lost(seen) > limit
-    ]
+    worst = []
+    for group in _smoothing.groups(tower, sites):
+        seen = ranges[group[0].name]
+        weights = np.concatenate([weight_matrix(tower, site) for site in group])
+        if lost(seen, _grid(seen.histogram, spec), weights) > limit:
+            worst.append(group)
     changed = _smoothing.rescale(tower, worst, ranges, spec.smooth or STRENGTH)
     return {**ranges, **watch(tower, changed, context, Ranges)} if changed else ranges
 
