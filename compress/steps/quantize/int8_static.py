@@ -49,7 +49,7 @@ class Spec(StepSpec):
         None, ge=0, le=1, description="share of the inputs' range that moves into the weights, where it can (0.5)"
     )
     rescale_above: float | None = Field(
-        0.002,
+        0.001,
         gt=0,
         lt=1,
         description="bring the channels of inputs closer to each other where their products lose more than this share: "

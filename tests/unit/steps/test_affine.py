@@ -48,7 +48,8 @@ def test_ranges_come_back_with_their_signs():
     made.add(np.array([[-1.0, 2.0], [0.5, -4.0]], np.float32))
     again = Ranges.restored(made.state())
     assert again.channels.tolist() == [1, 4]
-    assert again.squares.tolist() == [1.25, 20]
+    np.testing.assert_allclose(again.shares, [1 / 5 + 0.25 / 16.25, 4 / 5 + 16 / 16.25])
+    assert (again.rows, again.logarithms) == (2, pytest.approx(np.log(5) + np.log(16.25)))
     assert again.histogram.lowest == -4
 
 
@@ -118,16 +119,41 @@ def test_silent_inputs_have_a_scale(values):
         assert held.error(*seen(values).values()) <= 1e-18
 
 
-def test_what_a_product_loses_is_what_it_loses_in_truth():
-    """A channel 60 times as loud that the weight hardly reads: the others are rounded away, and it is seen."""
-    rng = np.random.default_rng(4)
-    inputs, weight = rng.normal(size=(4000, 32)), rng.normal(size=(16, 32))
-    inputs[:, 5] *= 60
-    weight[:, 5] /= 60
+def loses(inputs, weight):
+    """The estimate, the median over rows of what is lost in truth, and the share of all inputs' power."""
     made = Ranges()
-    made.add(inputs.astype(np.float32))
+    for batch in np.split(inputs.astype(np.float32), 4):
+        made.add(batch)
     held = _affine.least_error(made.histogram)
-    truth = np.square((held.rounded(inputs) - inputs) @ weight.T).sum() / np.square(inputs @ weight.T).sum()
-    assert lost(made, held, weight.astype(np.float32)) == pytest.approx(truth, rel=0.2)
-    assert held.error(*made.histogram.values()) / np.square(inputs).sum() < truth / 50
-    assert lost(Ranges.restored(made.state()), held, weight.astype(np.float32)) > 0.01
+    error, said = held.rounded(inputs) - inputs, inputs @ weight.T
+    truth = np.median(np.square(error @ weight.T).sum(1) / np.square(said).sum(1))
+    estimate = lost(made, held, weight.astype(np.float32))
+    assert lost(Ranges.restored(made.state()), held, weight.astype(np.float32)) == estimate
+    return estimate, truth, np.square(error).sum() / np.square(inputs).sum()
+
+
+def test_a_loud_channel_that_the_weight_hardly_reads_does_not_hide_the_others():
+    rng = np.random.default_rng(4)
+    inputs, weight = rng.normal(size=(4000, 64)), rng.normal(size=(16, 64))
+    estimate, truth, _ = loses(inputs, weight)
+    assert estimate == pytest.approx(truth, rel=0.2)
+    inputs[:, 5] += 60
+    weight[:, 5] /= 60
+    estimate, truth, share = loses(inputs, weight)
+    assert estimate == pytest.approx(truth, rel=0.4)
+    assert share < truth / 20
+
+
+def test_a_loud_row_does_not_hide_the_others():
+    rng = np.random.default_rng(5)
+    inputs, weight = rng.normal(size=(4000, 64)), rng.normal(size=(16, 64))
+    inputs[::16] *= 30
+    estimate, truth, share = loses(inputs, weight)
+    assert truth / 2 < estimate < 2 * truth
+    assert share < truth / 20
+
+
+def test_a_product_of_nothing_loses_nothing():
+    made = Ranges()
+    made.add(np.zeros((3, 4), np.float32))
+    assert lost(made, Affine(1.0, 128), np.ones((2, 4), np.float32)) == 0
