@@ -85,7 +85,9 @@ def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
         rows += made
         floats += [f"{kind}:{name}" for name in left]
     if not rows:
-        raise UsageError("every input loses more than float_above allows", "float_above", "nothing would be quantized")
+        raise UsageError(
+            "every product loses more than float_above allows", "float_above", "nothing would be quantized"
+        )
     before, after = sum(row.bytes_before for row in rows), sum(row.bytes_after for row in rows)
     told = f"; left in float: {', '.join(floats)}" if floats else ""
     summary = f"{len(rows)} products from {before / 1e6:.2f} MB to {after / 1e6:.2f} MB{told}"
@@ -95,7 +97,7 @@ def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
 
 def _quantize(tower: Tower, sites: list[Site], spec: Spec, context: Context) -> tuple[list[SiteReport], list[str]]:
     """Treat the sites of one tower; returns what was done, and the names of those that stay in float."""
-    ranges = _closer(tower, sites, spec, context)
+    ranges, closer = _closer(tower, sites, spec, context)
     rows: list[SiteReport] = []
     left: list[str] = []
     last: tuple[Ranges, Affine] | None = None  # sites that read one value stand next to each other
@@ -111,19 +113,25 @@ def _quantize(tower: Tower, sites: list[Site], spec: Spec, context: Context) -> 
             left.append(site.name)
             continue
         told = f"int8 static, {_in_words(last[1], seen.histogram)}, {100 * loses:.2g} % noise"
+        told += ", rescaled" if site.name in closer else ""
         rows.append(_treated(tower, site, last[1], told))
         context.done.add(rows[-1])
     return rows, left
 
 
-def _closer(tower: Tower, sites: list[Site], spec: Spec, context: Context) -> Mapping[str, Ranges]:
-    """What flows into the sites, after its channels were brought closer to each other where the options say so."""
+def _closer(
+    tower: Tower, sites: list[Site], spec: Spec, context: Context
+) -> tuple[Mapping[str, Ranges], frozenset[str]]:
+    """What flows into the sites, after its channels were brought closer to each other where the options say so.
+
+    With it the names of the sites that lost more than `rescale_above` and were rescaled for it.
+    """
     ranges = watch(tower, sites, context, Ranges)
     if spec.smooth is not None and _smoothing.fold_all(tower, sites, ranges, spec.smooth):
         ranges = watch(tower, sites, context, Ranges)
     limit = spec.rescale_above
     if limit is None or tower.streamed:
-        return ranges
+        return ranges, frozenset()
     worst = []
     for group in _smoothing.groups(tower, sites):
         seen = ranges[group[0].name]
@@ -131,7 +139,9 @@ def _closer(tower: Tower, sites: list[Site], spec: Spec, context: Context) -> Ma
         if lost(seen, _grid(seen.histogram, spec), weights) > limit:
             worst.append(group)
     changed = _smoothing.rescale(tower, worst, ranges, spec.smooth or STRENGTH)
-    return {**ranges, **watch(tower, changed, context, Ranges)} if changed else ranges
+    if changed:
+        ranges = {**ranges, **watch(tower, changed, context, Ranges)}
+    return ranges, frozenset(site.name for site in changed)
 
 
 def _treated(tower: Tower, site: Site, grid: Affine, told: str) -> SiteReport:

@@ -129,3 +129,5 @@ def test_what_stays_in_float_is_decided_after_rescaling(tiny_encoder):
     options = {"include": ("mlp.fc1", "mlp.fc2"), "towers": ("vision",), "float_above": 0.001}
     reports = [apply(copied(tiny_encoder), Spec(**options, rescale_above=each), CONTEXT) for each in (None, 0.001)]
     assert [[row.role for row in report.rows] for report in reports] == [["mlp.fc2"], ["mlp.fc1", "mlp.fc2"]]
+    told = {row.role: row.treatment.endswith("rescaled") for row in reports[1].rows}
+    assert told == {"mlp.fc1": True, "mlp.fc2": False}
