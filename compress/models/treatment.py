@@ -49,16 +49,25 @@ class BlockWeights:
 
 @dataclass(frozen=True, slots=True)
 class StaticInt8:
-    """W8A8 with static scales: symmetric int8 weights per output channel, one symmetric scale for the input.
+    """W8A8 with static scales: symmetric int8 weights per output channel, one scale and zero point for the input.
 
-    `codes` (out, in) int8, `scales` (out,) float32, `input_scale` float: the input is clipped to +-127 scales.
-    `correction` (out,) float32 is added to the product, None for nothing.
+    `codes` (out, in) int8, `scales` (out,) float32, `input_scale` float: the input is held in uint8 as
+    round(x / input_scale) + zero_point, cut off at 0 and 255; 128 is around zero. `correction` (out,) float32 is added
+    to the product, None for nothing.
     """
 
     codes: NDArray[np.int8]
     scales: NDArray[np.float32]
     input_scale: float
     correction: NDArray[np.float32] | None = None
+    zero_point: int = 128
+
+    @property
+    def symmetric_scale(self) -> float:
+        """The scale of the input where the runtime has no zero points: 127 steps reach as far as the longer side."""
+        if self.zero_point == 128:
+            return self.input_scale
+        return self.input_scale * max(self.zero_point, 255 - self.zero_point) / 127
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,17 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compress.artifact import layout, manifest
-from compress.core.errors import IntegrityError, UsageError
-from compress.data import runtime
+from compress.artifact import layout
+from compress.core.errors import UsageError
 from compress.data.album import Album
 from compress.gates.outcomes import Unmeasured
-from compress.pipeline import foreign, inputs, provenance
+from compress.pipeline import foreign, inputs, provenance, tower_contents
 from compress.pipeline.foreign import Given
 from compress.pipeline.options import Options
 from compress.pipeline.runnable import exported_here, runnable
 from compress.recipe import statement
-from compress.targets.graph import contents
 
 Towers = Mapping[str, Mapping[str, Any]]
 
@@ -65,7 +63,7 @@ def candidate(asked: Asked, reference: Path, options: Options) -> Iterator[Candi
         folder = runnable(str(asked.path), options, asked.allow_pickle)
         name = Path(str(asked.path)).resolve().name if exported_here(folder, options) else folder.resolve().name
         seen, stated = _made_with(folder, reference, asked, options)
-        yield Candidate(folder, name, seen, _contents(folder), stated)
+        yield Candidate(folder, name, seen, tower_contents.read(folder, foreign.KINDS), stated)
         return
     like = runnable(asked.like, options, asked.allow_pickle) if asked.like else reference
     if asked.like and len(given.files) < len(foreign.KINDS):
@@ -87,18 +85,6 @@ def _given(asked: Asked) -> Given | None:
     if asked.path is not None:
         raise UsageError("name a PATH or the files of the towers, not both", "--" + next(iter(asked.files)))
     return Given(next(iter(asked.files.values())).stem, asked.files)
-
-
-def _contents(folder: Path) -> Towers:
-    """What the files of an artifact contain. All of them lie below onnx/, where sizes are counted."""
-    digests = {entry.path: entry.sha256 for entry in manifest.scan(folder, "candidate").entries}
-    towers = runtime.read(folder).towers
-    files = {kind: getattr(towers, kind).file for kind in foreign.KINDS if getattr(towers, kind) is not None}
-    for file in files.values():
-        if file not in digests or not file.startswith("onnx/"):
-            raise IntegrityError("is said to be a tower, and is no file below onnx/", file)
-    held = contents.read({kind: folder / file for kind, file in files.items()})
-    return {kind: {"from": file, "sha256": digests[file], **held[kind].data()} for kind, file in files.items()}
 
 
 def _made_with(

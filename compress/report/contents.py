@@ -33,9 +33,11 @@ def lines(report: Mapping[str, Any]) -> Iterator[str]:
 
 def _tower(told: Mapping[str, Any]) -> str:
     """`model.onnx; weights 3.4 MB int8, 0.2 MB float; kernels: 52 MatMulInteger, 13 Add, ...`."""
-    if "kernels" not in told:
+    if "weights" not in told:
         return f"of {told['from']}, unchanged"
     weights = ", ".join(f"{wording.size(size)} {name}" for name, size in _largest(told["weights"], 4))
+    if "kernels" not in told:
+        return f"{told['from']}; weights {weights}; run by torch"
     kernels = ", ".join(f"{count} {name}" for name, count in _largest(told["kernels"], 6))
     return f"{told['from']}; weights {weights}; most kernels: {kernels}"
 

@@ -134,6 +134,8 @@ def test_inputs_are_rounded_and_cut_off():
     assert made.tolist() == [0.25, -0.25, 31.75, -32.0, 31.75]
     made.sum().backward()
     assert value.grad.tolist() == [1, 1, 0, 0, 1]
+    above = fake_quant.fake_input(value, torch.tensor(0.25), 4)  # -1 to 62.75
+    assert above.tolist() == [0.25, -0.25, 40.0, -1.0, 31.75]
 
 
 def test_learned_scales_are_weights_of_the_tower(tiny_encoder):

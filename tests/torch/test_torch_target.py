@@ -1,6 +1,7 @@
 """Target torch: folders of safetensors, float or of bitsandbytes, that compress and plain transformers load alike."""
 
 import json
+import struct
 
 import numpy as np
 import pytest
@@ -10,14 +11,16 @@ import transformers
 from PIL import Image
 
 from compress import targets
+from compress.cli.main import main
 from compress.core.errors import IntegrityError, UsageError
 from compress.data import runtime
 from compress.data.session import Encoder
 from compress.evals.worker import batch_cosine
 from compress.models import bnb_weights
 from compress.models.loading import load
-from compress.pipeline import rescue
+from compress.pipeline import rescue, tower_contents
 from compress.recipe.sources import NamedModel
+from compress.report.contents import lines
 from compress.steps.prune import mlp
 from compress.steps.quantize import bnb, int4_rtn
 from compress.steps.step import Context
@@ -184,3 +187,58 @@ def test_the_runtime_file_says_what_is_opened(encoder, tmp_path):
     assert (told.target, told.towers.vision.file) == ("torch", "torch/vision_model.safetensors")
     index = json.loads((tmp_path / "a" / "model.safetensors.index.json").read_text())
     assert set(index["weight_map"].values()) == {"torch/vision_model.safetensors", "torch/text_model.safetensors"}
+
+
+NEAR = """
+version: 1
+name: near
+tasks:
+  parity: {split: release, items: 20}
+gates:
+  - {metric: parity.p1_cosine, rule: at_least, value: VALUE, because: it should stay near}
+  - {metric: size.ratio, rule: at_most, value: 1.0, because: it should not grow}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("value", "status", "code"), [(0.5, "passed", 0), (0.99999, "failed", 3)])
+def test_a_torch_folder_is_gated_as_it_runs(encoder, tmp_path, capsys, value, status, code):
+    original = tiny_clip.save(tmp_path / "clip", width=64)
+    treated(encoder, "nf4")
+    written(encoder, tmp_path / "made")
+    policy = tmp_path / "near.yaml"
+    policy.write_text(NEAR.replace("VALUE", str(value)))
+    words = ["gate", tmp_path / "made", "--reference", original, "--policy", policy, "--calibration", "none"]
+    assert main([str(word) for word in [*words, "--output", tmp_path / "out", "--quiet", "--json"]]) == code
+    told = json.loads(capsys.readouterr().out)
+    assert told["status"] == status
+    for kind in ("vision", "text"):
+        file = tmp_path / "made" / told["towers"][kind]["from"]
+        assert file.parent.name == "torch"
+        assert 0.9 * file.stat().st_size < sum(told["towers"][kind]["weights"].values()) < file.stat().st_size
+    sizes = {row["tower"]: row["candidate_bytes"] for row in told["sizes"]}
+    assert sizes["vision"] == (tmp_path / "made" / told["towers"]["vision"]["from"]).stat().st_size
+    assert "run by torch" in " ".join(lines(told))
+
+
+@pytest.mark.parametrize("place", ["elsewhere/vision_model.safetensors", "onnx/vision_model.safetensors"])
+def test_a_torch_tower_lies_where_its_size_is_counted(encoder, tmp_path, place):
+    written(encoder, tmp_path / "made")
+    moved = tmp_path / "made" / place
+    moved.parent.mkdir()
+    told = runtime.read(tmp_path / "made")
+    (tmp_path / "made" / told.towers.vision.file).rename(moved)
+    data = json.loads((tmp_path / "made" / runtime.FILE).read_text())
+    data["towers"]["vision"]["file"] = place
+    (tmp_path / "made" / runtime.FILE).write_text(json.dumps(data))
+    with pytest.raises(IntegrityError, match="below torch/"):
+        tower_contents.read(tmp_path / "made", ("vision", "text"))
+
+
+def test_a_shard_with_a_hostile_header_is_refused(encoder, tmp_path):
+    written(encoder, tmp_path / "made")
+    file = tmp_path / "made" / runtime.read(tmp_path / "made").towers.text.file
+    nested = b'{"a":' * 200_000
+    file.write_bytes(struct.pack("<Q", len(nested)) + nested)
+    with pytest.raises(IntegrityError, match="no safetensors file"):
+        tower_contents.read(tmp_path / "made", ("vision", "text"))

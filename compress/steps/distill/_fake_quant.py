@@ -97,7 +97,7 @@ class Fake:
         made, at = list(inputs), 0 if self.site.op == "Gather" else 1
         made[at] = self.weight(inputs[at])
         if isinstance(self.held, StaticInt8):
-            made[0] = fake_input(inputs[0], self.input_scale(inputs[0].device))
+            made[0] = fake_input(inputs[0], self.input_scale(inputs[0].device), self.held.zero_point)
         return made
 
     @property
@@ -125,7 +125,8 @@ class Fake:
         scales = self.grid.scales(torch.device("cpu")).numpy()[..., 0]
         if isinstance(self.held, StaticInt8):
             scale = self.held.input_scale if self.shift is None else float(self.input_scale(torch.device("cpu")))
-            return StaticInt8(codes[:, 0, :].astype(np.int8), scales[:, 0].copy(), scale)
+            zero = self.held.zero_point
+            return StaticInt8(codes[:, 0, :].astype(np.int8), scales[:, 0].copy(), scale, zero_point=zero)
         return replace(self.held, codes=(codes + _zeros(self.held)).astype(np.uint8), scales=scales.copy())
 
     def _matrix(self, weight: Tensor) -> Tensor:
@@ -136,9 +137,9 @@ class Fake:
         return matrix.T if self.site.op == "MatMul" else matrix.reshape(like.shape)
 
 
-def fake_input(value: Tensor, scale: Tensor) -> Tensor:
-    """What an 8-bit input says: rounded, and cut off at -128 and 127 scales, beyond which there is no gradient."""
-    return torch.clamp(_rounded(value / scale), -128, 127) * scale
+def fake_input(value: Tensor, scale: Tensor, zero: int = 128) -> Tensor:
+    """What an 8-bit input says: rounded, and cut off at -zero and 255 - zero scales, with no gradient beyond them."""
+    return torch.clamp(_rounded(value / scale), -zero, 255 - zero) * scale
 
 
 def fakes(tower: Tower, learn_scales: bool = False) -> dict[str, Fake]:

@@ -126,7 +126,7 @@ def _with_rounded_inputs(tower: Tower, sites: Sequence[Site]) -> Tower:
         assert isinstance(held, StaticInt8)
         value, scale, zero = f"rounded_{at}", f"rounded_{at}_scale", f"rounded_{at}_zero"
         graph.graph.initializer.append(numpy_helper.from_array(np.array(held.input_scale, np.float32), scale))
-        graph.graph.initializer.append(numpy_helper.from_array(np.array(128, np.uint8), zero))
+        graph.graph.initializer.append(numpy_helper.from_array(np.array(held.zero_point, np.uint8), zero))
         made.append(helper.make_node("QuantizeLinear", [node.input[0], scale, zero], [f"{value}_q"], name=f"{value}_q"))
         made.append(helper.make_node("DequantizeLinear", [f"{value}_q", scale, zero], [value], name=value))
         shadow = onnx.NodeProto()

@@ -57,12 +57,21 @@ def fold(tower: Tower, source: Source, scales: Scales) -> None:
 
     Raises ValueError for a scale that is not a finite positive number.
     """
-    if not (np.isfinite(scales).all() and (scales > 0).all()):
-        raise ValueError("scales must be finite and positive")
+    multiply(tower, source.sites, scales)
     factor = scales.astype(np.float64)
     for name in source.divided:
         _set(tower, name, lambda weight: weight / factor)
-    for name in dict.fromkeys(site.weight for site in source.sites):
+
+
+def multiply(tower: Tower, sites: Sequence[Site], scales: Scales) -> None:
+    """Multiply the weights (in, out) of matrix products by `scales` (in,), in place.
+
+    Raises ValueError for a scale that is not a finite positive number.
+    """
+    if not (np.isfinite(scales).all() and (scales > 0).all()):
+        raise ValueError("scales must be finite and positive")
+    factor = scales.astype(np.float64)
+    for name in dict.fromkeys(site.weight for site in sites):
         _set(tower, name, lambda weight: weight * factor[:, None])
 
 

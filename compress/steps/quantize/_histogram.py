@@ -30,10 +30,18 @@ class Histogram:
         self.largest = max(self.largest, largest)
         self.top = self.top or max(largest, SMALLEST)
         while largest > self.top:
-            merged = self.counts.reshape(-1, 2).sum(1)
-            self.counts = np.concatenate([merged, np.zeros(BINS // 2)])
-            self.top *= 2
+            self.widen()
         self.counts += np.histogram(magnitudes, BINS, (0.0, self.top))[0]
+
+    def widen(self) -> None:
+        """Merge neighbouring bins, so that they reach twice as far."""
+        self.counts = self.merged(self.counts)
+        self.top *= 2
+
+    @staticmethod
+    def merged(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Counts of bins that are twice as wide."""
+        return np.concatenate([counts.reshape(-1, 2).sum(1), np.zeros(BINS // 2)])
 
     def state(self) -> dict[str, NDArray[np.float64]]:
         """The counts, and the top of the last bin with the largest value."""

@@ -1,4 +1,4 @@
-"""What flows into a product, as far as static scales need to know it: a histogram, and each channel's largest value."""
+"""What flows into a product, as far as static scales need to know it: all values, each channel, and a typical row."""
 
 from __future__ import annotations
 
@@ -7,31 +7,51 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.steps.quantize._histogram import BINS, Histogram
+from compress.steps.quantize._affine import Affine
+from compress.steps.quantize._signed import Signed
 
 
 class Ranges:
-    """A histogram of all magnitudes and the largest magnitude of every channel (in,)."""
+    """A histogram of all values; the largest magnitude of every channel (in,) and its share of the rows' power, summed.
+
+    `logarithms` sums those of the rows' power over the `rows` that are not silent.
+    """
 
     def __init__(self) -> None:
-        self.histogram = Histogram()
+        self.histogram = Signed()
         self.channels: NDArray[np.float64] = np.zeros(0)
+        self.shares: NDArray[np.float64] = np.zeros(0)
+        self.logarithms = self.rows = 0.0
 
     def add(self, values: NDArray[np.float32]) -> None:
         """Take in an array whose last axis is the input of the product. Raises ValueError on NaN or infinity."""
         self.histogram.add(values)
-        largest = np.abs(values).reshape(-1, values.shape[-1]).max(0, initial=0.0).astype(np.float64)
-        self.channels = largest if not len(self.channels) else np.maximum(self.channels, largest)
+        rows = values.reshape(-1, values.shape[-1])
+        largest = np.abs(rows).max(0, initial=0.0).astype(np.float64)
+        power = np.square(rows).sum(1, dtype=np.float64)
+        heard = power > 0
+        shares = (np.square(rows[heard]) / power[heard, None]).sum(0)
+        first = not len(self.channels)
+        self.channels = largest if first else np.maximum(self.channels, largest)
+        self.shares = shares if first else self.shares + shares
+        self.logarithms += float(np.log(power[heard]).sum())
+        self.rows += float(heard.sum())
 
     def state(self) -> dict[str, NDArray[np.float64]]:
-        """The histogram's state with the channels."""
-        return {**self.histogram.state(), "channels": self.channels}
+        """The histogram's state with what is kept of the channels."""
+        return {
+            **self.histogram.state(),
+            "channels": self.channels,
+            "shares": self.shares,
+            "power": np.array([self.logarithms, self.rows]),
+        }
 
     @classmethod
     def restored(cls, state: Mapping[str, NDArray[np.float64]]) -> Ranges:
         """The ranges that had this state."""
         made = cls()
-        made.histogram, made.channels = Histogram.restored(state), state["channels"]
+        made.histogram, made.channels, made.shares = Signed.restored(state), state["channels"], state["shares"]
+        made.logarithms, made.rows = map(float, state["power"])
         return made
 
 
@@ -47,11 +67,15 @@ def smoothing(inputs: NDArray[np.float64], weights: NDArray[np.float64], strengt
     return np.clip(made, 1e-4, 1e4).astype(np.float32)
 
 
-def noise(histogram: Histogram, clip: float, levels: int) -> float:
-    """Mean square that symmetric rounding to +-`levels` steps within `clip` adds, as a share of the mean square."""
-    middles = (np.arange(BINS) + 0.5) * histogram.top / BINS
-    power = float(histogram.counts @ np.square(middles))
-    inside = middles <= clip
-    lost = float(histogram.counts @ np.square(np.maximum(middles - clip, 0)))
-    lost += float(histogram.counts[inside].sum()) * (clip / levels) ** 2 / 12
-    return lost / power if power else 0.0
+def lost(seen: Ranges, grid: Affine, weight: NDArray[np.float32]) -> float:
+    """Estimate of what rounding its input costs a product, as a share of a typical row's power; by a weight (out, in).
+
+    The error is taken to be the same in every channel and row, which is how one scale rounds, and channels to be apart.
+    A loud channel that the weight hardly reads counts for what it says, and a loud row for one among others: power as
+    such would hide what they cost the rest. A typical row has the geometric mean of the rows' power.
+    """
+    places, counts = seen.histogram.values()
+    reads = np.square(weight, dtype=np.float64).sum(0)
+    typical = float(np.exp(seen.logarithms / max(seen.rows, 1)))
+    heard = float(seen.shares @ reads) / max(seen.rows, 1) * typical
+    return grid.error(places, counts) / float(counts.sum()) * float(reads.sum()) / heard if heard else 0.0

@@ -1,8 +1,8 @@
 """`quantize.int8_static`: W8A8 with static scales on the inputs of matrix products; outputs stay float.
 
-Weights are symmetric per output channel. Inputs get one symmetric scale each, stored as uint8 with zero point 128,
-which is what x86 CPUs have integer instructions for. Quantizing the inputs alone is both more accurate and faster
-than quantizing every tensor, and because the scales are static an embedding does not depend on its batch.
+Weights are symmetric per output channel. Inputs get one scale and zero point each, in uint8, which is what x86 CPUs
+have integer instructions for. Quantizing the inputs alone is both more accurate and faster than quantizing every
+tensor, and because the scales are static an embedding does not depend on its batch.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from compress.models.treatment import StaticInt8
 from compress.recipe.steps import StepSpec
 from compress.steps._activations import watch
 from compress.steps._selection import by_tower, selected
-from compress.steps.quantize import _fold
+from compress.steps.quantize import _affine, _smoothing
+from compress.steps.quantize._affine import Affine
 from compress.steps.quantize._bias import correct_biases
-from compress.steps.quantize._ranges import Ranges, noise, smoothing
+from compress.steps.quantize._ranges import Ranges, lost
 from compress.steps.quantize._rounding import int8_per_channel
+from compress.steps.quantize._signed import Signed
 from compress.steps.quantize._weights import relative_error
 from compress.steps.step import Context, Form, SiteReport, StepReport
 from compress.targets.graph.emitter import weight_matrix
@@ -31,6 +33,8 @@ USE = "quantize.int8_static"
 DEFAULT = ("attn.qkv", "attn.out", "mlp.fc1", "mlp.fc2", "projection")
 EXAMPLE = {"range": "percentile", "percentile": 99.99}
 LEVELS = 127
+STRENGTH = 0.7
+"""Share of the range that moves into the weights where an input is rescaled."""
 
 
 class Spec(StepSpec):
@@ -38,11 +42,24 @@ class Spec(StepSpec):
 
     range: Literal["mse", "percentile"] = Field("mse", description="how each input's clip range is chosen")
     percentile: float = Field(99.99, gt=50, le=100, description="of the magnitudes, with range: percentile")
+    symmetric: bool = Field(
+        False, description="inputs around zero, as TensorRT takes them: the same numbers on a CPU as there"
+    )
     smooth: float | None = Field(
         None, ge=0, le=1, description="share of the inputs' range that moves into the weights, where it can (0.5)"
     )
+    rescale_above: float | None = Field(
+        0.001,
+        gt=0,
+        lt=1,
+        description="bring the channels of inputs closer to each other where their products lose more than this share: "
+        "folded into what is before them, else by a multiplication; null: never. Not done block by block",
+    )
     float_above: float | None = Field(
-        None, gt=0, lt=1, description="leave products in float whose input loses more than this share of its power"
+        None,
+        gt=0,
+        lt=1,
+        description="leave products in float that lose more than this share of their power by the rounding of inputs",
     )
     bias_correction: bool = Field(
         False, description="add what products lose on average over the calibration data to their biases"
@@ -68,7 +85,9 @@ def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
         rows += made
         floats += [f"{kind}:{name}" for name in left]
     if not rows:
-        raise UsageError("every input loses more than float_above allows", "float_above", "nothing would be quantized")
+        raise UsageError(
+            "every product loses more than float_above allows", "float_above", "nothing would be quantized"
+        )
     before, after = sum(row.bytes_before for row in rows), sum(row.bytes_after for row in rows)
     told = f"; left in float: {', '.join(floats)}" if floats else ""
     summary = f"{len(rows)} products from {before / 1e6:.2f} MB to {after / 1e6:.2f} MB{told}"
@@ -78,36 +97,70 @@ def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
 
 def _quantize(tower: Tower, sites: list[Site], spec: Spec, context: Context) -> tuple[list[SiteReport], list[str]]:
     """Treat the sites of one tower; returns what was done, and the names of those that stay in float."""
-    ranges = watch(tower, sites, context, Ranges)
-    if spec.smooth is not None and _smooth(tower, sites, ranges, spec.smooth):
-        ranges = watch(tower, sites, context, Ranges)
+    ranges, closer = _closer(tower, sites, spec, context)
     rows: list[SiteReport] = []
     left: list[str] = []
+    last: tuple[Ranges, Affine] | None = None  # sites that read one value stand next to each other
     for site in sites:
         if (row := context.done.row(tower.kind, site.name)) is not None:
             rows.append(row)
             continue
-        histogram = ranges[site.name].histogram
-        clip = histogram.percentile(spec.percentile) if spec.range == "percentile" else histogram.least_error(LEVELS)
-        lost = noise(histogram, clip, LEVELS)
-        if spec.float_above is not None and lost > spec.float_above:
+        seen = ranges[site.name]
+        if last is None or last[0] is not seen:
+            last = seen, _grid(seen.histogram, spec)
+        loses = lost(seen, last[1], weight_matrix(tower, site))
+        if spec.float_above is not None and loses > spec.float_above:
             left.append(site.name)
             continue
-        weight = weight_matrix(tower, site)
-        codes, scales = int8_per_channel(weight)
-        tower.treatments[site.name] = StaticInt8(codes, scales, clip / LEVELS)
-        error = relative_error(weight, codes * scales[:, None])
-        treatment = f"int8 static, inputs clipped at {clip:.3g} of {histogram.largest:.3g}, {100 * lost:.2g} % noise"
-        size = codes.nbytes + scales.nbytes
-        rows.append(SiteReport(tower.kind, site.name, site.role, treatment, weight.nbytes, size, error))
+        told = f"int8 static, {_in_words(last[1], seen.histogram)}, {100 * loses:.2g} % noise"
+        told += ", rescaled" if site.name in closer else ""
+        rows.append(_treated(tower, site, last[1], told))
         context.done.add(rows[-1])
     return rows, left
 
 
-def _smooth(tower: Tower, sites: list[Site], ranges: Mapping[str, Ranges], strength: float) -> bool:
-    """Move part of the inputs' ranges into the weights wherever something before them can be divided."""
-    found = list(_fold.sources(tower, sites))
-    for source in found:
-        largest = np.max([np.abs(weight_matrix(tower, site)).max(0) for site in source.sites], 0).astype(np.float64)
-        _fold.fold(tower, source, smoothing(ranges[source.sites[0].name].channels, largest, strength))
-    return bool(found)
+def _closer(
+    tower: Tower, sites: list[Site], spec: Spec, context: Context
+) -> tuple[Mapping[str, Ranges], frozenset[str]]:
+    """What flows into the sites, after its channels were brought closer to each other where the options say so.
+
+    With it the names of the sites that lost more than `rescale_above` and were rescaled for it.
+    """
+    ranges = watch(tower, sites, context, Ranges)
+    if spec.smooth is not None and _smoothing.fold_all(tower, sites, ranges, spec.smooth):
+        ranges = watch(tower, sites, context, Ranges)
+    limit = spec.rescale_above
+    if limit is None or tower.streamed:
+        return ranges, frozenset()
+    worst = []
+    for group in _smoothing.groups(tower, sites):
+        seen = ranges[group[0].name]
+        weights = np.concatenate([weight_matrix(tower, site) for site in group])
+        if lost(seen, _grid(seen.histogram, spec), weights) > limit:
+            worst.append(group)
+    changed = _smoothing.rescale(tower, worst, ranges, spec.smooth or STRENGTH)
+    if changed:
+        ranges = {**ranges, **watch(tower, changed, context, Ranges)}
+    return ranges, frozenset(site.name for site in changed)
+
+
+def _treated(tower: Tower, site: Site, grid: Affine, told: str) -> SiteReport:
+    weight = weight_matrix(tower, site)
+    codes, scales = int8_per_channel(weight)
+    tower.treatments[site.name] = StaticInt8(codes, scales, grid.scale, zero_point=grid.zero_point)
+    error = relative_error(weight, codes * scales[:, None])
+    return SiteReport(tower.kind, site.name, site.role, told, weight.nbytes, codes.nbytes + scales.nbytes, error)
+
+
+def _grid(seen: Signed, spec: Spec) -> Affine:
+    """How an input is rounded."""
+    by_share = spec.range == "percentile"
+    if spec.symmetric:
+        return Affine.around(seen.percentile(spec.percentile) if by_share else seen.least_error(LEVELS))
+    return _affine.percentile(seen, spec.percentile) if by_share else _affine.least_error(seen)
+
+
+def _in_words(grid: Affine, seen: Signed) -> str:
+    """`inputs in -0.17 to 4.6 of -0.17 to 6.89`."""
+    low, high = -grid.zero_point * grid.scale, (_affine.TOP - grid.zero_point) * grid.scale
+    return f"inputs in {low:.3g} to {high:.3g} of {seen.lowest:.3g} to {seen.highest:.3g}"

@@ -169,17 +169,17 @@ class Rewriter:
 
     def _static_int8(self, site: Site, held: StaticInt8, value: str, output: str) -> None:
         """Q/DQ on both inputs, float output: ONNX Runtime runs it as one U8S8 integer product."""
-        quantized = self._quantized_input(value, held.input_scale)
+        quantized = self._quantized_input(value, held.input_scale, held.zero_point)
         codes = self.weight(f"{site.weight}_q", held.codes.T)
         scales = self.weight(f"{site.weight}_scales", held.scales)
         weight = self.node("DequantizeLinear", [codes, scales], f"{output}_weight", axis=1)
         self.node("MatMul", [quantized, weight], output)
 
-    def _quantized_input(self, value: str, scale: float) -> str:
-        key = (value, scale)
+    def _quantized_input(self, value: str, scale: float, zero: int) -> str:
+        key = (f"{value} {zero}", scale)
         if key not in self.shared:
             base = f"{value}_u8_{len(self.shared)}"
-            ends = [self.weight(f"{base}_scale", np.float32(scale)), self.weight(f"{base}_zero", np.uint8(128))]
+            ends = [self.weight(f"{base}_scale", np.float32(scale)), self.weight(f"{base}_zero", np.uint8(zero))]
             codes = self.node("QuantizeLinear", [value, *ends], f"{base}_q")
             self.shared[key] = self.node("DequantizeLinear", [codes, *ends], f"{base}_dq")
         return self.shared[key]

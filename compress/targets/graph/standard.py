@@ -102,14 +102,15 @@ class _Standard(Rewriter):
 
     def _rounded(self, value: str, treatment: StaticInt8 | StaticFloat8) -> str:
         """The value after Q/DQ with zero point 0, shared by all sites that round it alike."""
-        zero: NDArray[np.generic] = np.zeros((), np.int8)
-        kind = "s8"
+        zero: NDArray[np.generic]
         if isinstance(treatment, StaticFloat8):
-            zero, kind = np.zeros((), ml_dtypes.float8_e4m3fn), "f8"
-        key = (f"{kind} {value}", treatment.input_scale)
+            zero, kind, size = np.zeros((), ml_dtypes.float8_e4m3fn), "f8", treatment.input_scale
+        else:
+            zero, kind, size = np.zeros((), np.int8), "s8", treatment.symmetric_scale
+        key = (f"{kind} {value}", size)
         if key not in self.shared:
             base = f"{value}_{kind}_{len(self.shared)}"
-            scale = np.float32(treatment.input_scale)
+            scale = np.float32(size)
             ends = [self.weight(f"{base}_scale", scale), self.weight(f"{base}_zero", zero)]
             codes = self.node("QuantizeLinear", [value, *ends], f"{base}_q")
             self.shared[key] = self.node("DequantizeLinear", [codes, *ends], f"{base}_dq")

@@ -22,6 +22,7 @@ STATIC = StaticInt8(
     RNG.integers(-127, 128, (3, 5), np.int8),
     RNG.normal(size=3).astype(np.float32),
     0.1 + 0.2,  # not exact in decimals
+    zero_point=9,
 )
 
 

@@ -9,6 +9,7 @@ from compress.steps._activations import watch, with_outputs
 from compress.steps.quantize._histogram import Histogram
 from compress.steps.quantize.int8_static import Spec, apply
 from compress.steps.step import Context
+from compress.targets import onnxruntime_cpu
 from compress.targets.graph.session import open_session, run
 
 CONTEXT = Context(tiny_towers.feeds)
@@ -60,12 +61,24 @@ def test_what_breaks_while_calibrating_breaks_the_child_alone(tiny_encoder, tmp_
 
 def test_the_clip_range_of_the_pixels_is_their_percentile(tiny_encoder):
     apply(
-        tiny_encoder, Spec(include=("patch_embed",), range="percentile", percentile=90.0, towers=("vision",)), CONTEXT
+        tiny_encoder,
+        Spec(include=("patch_embed",), range="percentile", percentile=90.0, towers=("vision",), symmetric=True),
+        CONTEXT,
     )
     tower = tiny_encoder.towers["vision"]
     (held,) = tower.treatments.values()
     pixels = np.abs(np.concatenate([feed["pixel_values"].ravel() for feed in tiny_towers.feeds("vision")]))
     assert held.input_scale * 127 == pytest.approx(np.quantile(pixels, 0.9), rel=0.01)
+
+
+def test_zero_points_run_in_the_same_integer_kernels(tiny_encoder):
+    apply(tiny_encoder, Spec(), CONTEXT)
+    for kind, tower in tiny_encoder.towers.items():
+        zeros = {held.zero_point for held in tower.treatments.values()}
+        assert len(zeros) > 1
+        ops = [node.op_type for node in onnxruntime_cpu.fused(tower).graph.node]
+        assert ops.count("MatMulIntegerToFloat") == len(tower.treatments), kind
+        assert "DequantizeLinear" not in ops
 
 
 def test_calibration_data_are_needed(tiny_encoder):

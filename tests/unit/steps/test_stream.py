@@ -77,7 +77,7 @@ def test_what_cannot_be_kept_in_a_file_is_refused(tmp_path):
 def test_treatments_come_back_from_their_files(tmp_path):
     codes = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
     blocks = BlockWeights(codes, np.ones((2, 2), np.float32), np.zeros((2, 2), np.uint8), 4, 5)
-    static = StaticInt8(np.ones((2, 3), np.int8), np.ones(2, np.float32), 0.25)
+    static = StaticInt8(np.ones((2, 3), np.int8), np.ones(2, np.float32), 0.25, zero_point=3)
     kept = Kept(tmp_path / "kept")
     kept["layers.0.fc1"], kept["../fc2"] = blocks, static
     assert sorted(path.parent.name for path in tmp_path.rglob("*.safetensors")) == ["kept", "kept"]

@@ -1,5 +1,7 @@
 """Files of the standard domain compute what the treatments say, with the scales of the CPU file and zero point 0."""
 
+from dataclasses import replace
+
 import ml_dtypes
 import numpy as np
 import onnx
@@ -86,6 +88,24 @@ def test_int8_has_the_scales_of_the_cpu_file():
              for kind, held in (("tensorrt", ours), ("cpu", theirs))}  # fmt: skip
     assert (zeros["tensorrt"].dtype, zeros["tensorrt"].item()) == (np.int8, 0)
     assert (zeros["cpu"].dtype, zeros["cpu"].item()) == (np.uint8, 128)
+
+
+@pytest.mark.parametrize(("zero", "steps"), [(0, 255), (8, 247), (200, 200), (255, 255), (128, 127)])
+def test_a_zero_point_becomes_symmetric_steps_that_reach_as_far(zero, steps):
+    """TensorRT knows a scale and nothing else: 127 steps cover the longer side of the range."""
+    tower, held = treated(lambda weight: replace(static(weight), zero_point=zero))
+    scale = np.float32(CLIP * steps / 127)
+    rounded = np.clip(np.rint(X / scale), -128, 127) * scale
+    expected = rounded @ (held.codes * held.scales[:, None]).T
+    np.testing.assert_allclose(run(standard.emit(tower), X), expected, atol=1e-3)
+
+
+def test_the_cpu_file_rounds_around_its_zero_point():
+    tower, held = treated(lambda weight: replace(static(weight), zero_point=8))
+    scale = np.float32(CLIP)
+    rounded = (np.clip(np.rint(X / scale) + 8, 0, 255) - 8) * scale
+    expected = rounded @ (held.codes * held.scales[:, None]).T
+    np.testing.assert_allclose(run(emitter.emit(tower), X), expected, atol=1e-4)
 
 
 def test_float8_is_the_simulation():
