@@ -16,7 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,14 +50,14 @@ class Clock(Silent):
     steps: list[float] = field(default_factory=list)
 
     def track(self, items: Any, what: str, total: int | None = None, now: Any = None) -> Iterator[Any]:
-        """Yield the items; `distill` is the training."""
-        if what == "distill":
-            self.begun = time.perf_counter()
-        yield from super().track(items, what, total, now)
-
-    def step(self, _: int, __: Mapping[str, float]) -> None:
-        """A step is done."""
-        self.steps.append(time.perf_counter())
+        """Yield the items; those of `distill` are the steps of the training."""
+        if what != "distill":
+            yield from super().track(items, what, total, now)
+            return
+        self.begun = time.perf_counter()
+        for each in super().track(items, what, total, now):
+            self.steps.append(time.perf_counter())
+            yield each
 
     def epochs(self) -> tuple[float, float]:
         """Seconds of the first half of the steps, and of the second."""
@@ -78,9 +78,9 @@ def large(folder: Path) -> Encoder:
     for name, content in small.files.items():
         if name not in ("config.json", "model.safetensors"):
             (folder / name).write_bytes(content)
-    told = json.loads((folder / "preprocessor_config.json").read_text("utf-8"))
-    told |= {"size": {"height": 224, "width": 224}, "crop_size": {"height": 224, "width": 224}}
-    (folder / "preprocessor_config.json").write_text(json.dumps(told), "utf-8")
+    told = json.loads(small.files["processor_config.json"])
+    told["image_processor"] |= {name: {"height": 224, "width": 224} for name in ("size", "crop_size")}
+    (folder / "processor_config.json").write_text(json.dumps(told), "utf-8")
     return load_named(NamedModel(source=str(folder)), offline=True)
 
 
@@ -112,7 +112,7 @@ def measured(name: str, samples: int, runs: int) -> str:
         for _ in range(runs):
             clock, data = Clock(), TrainingSet(stored(source, ()), feeding, reference, 0)
             with tempfile.TemporaryDirectory() as cache:
-                context = Context(None, clock, 0, data, teacher, Path(cache), track=clock.step)
+                context = Context(None, clock, 0, data, teacher, Path(cache))
                 spec = features.Spec(towers=("vision",), epochs=2.0, batch=BATCH, held_out=0.0, steps=None)
                 features.apply(copied(smaller), spec, context)
             found.append(clock.epochs())

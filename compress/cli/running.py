@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import click
 
 from compress.cli import signing
 from compress.cli.terminal import progress
+from compress.core import launched
 from compress.core.errors import UsageError
 from compress.gates.policy_file import bundled_policies
 from compress.recipe.load import find_recipe, load
@@ -93,7 +93,10 @@ def options_of(given: dict[str, Any]) -> Options:
     """What the command line says about a run."""
     from compress.pipeline.options import Options
 
-    follower = int(os.environ.get("RANK", "0")) > 0  # as `accelerate launch` numbers the processes it starts
+    follower = launched.rank() > 0
+    shown = progress(given["quiet"] or follower)
+    if launched.only_one_came():
+        shown.say("accelerate started one process only: without GPUs, use accelerate launch --multi_gpu, or torchrun")
     return Options(
         output=given["output"],
         data_roots=(*given["roots"], Path()),
@@ -102,7 +105,7 @@ def options_of(given: dict[str, Any]) -> Options:
         resume=given.get("resume", False),
         signing=signing.signing_of(given),
         waivers=_waivers(given.get("waivers")),
-        progress=progress(given["quiet"] or follower),
+        progress=shown,
         follower=follower,
     )
 

@@ -345,7 +345,7 @@ given = context(teacher, folder / "cache", work=folder / "work", resume={resume}
 report = features.apply(damaged(teacher), told, given)
 from accelerate import PartialState
 if PartialState().is_main_process:
-    (folder / {out!r}).write_text(json.dumps(losses(report).tolist()))
+    (folder / {out!r}).write_text(json.dumps([PartialState().num_processes, *losses(report).tolist()]))
 """
 
 
@@ -364,9 +364,10 @@ def test_two_processes_are_one(tmp_path):
     one = script(tmp_path, out="one")
     subprocess.run([sys.executable, one], check=True, capture_output=True, timeout=200)
     two = script(tmp_path, out="two")
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", two]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", two]
     subprocess.run(launch, check=True, capture_output=True, timeout=200)
-    found, expected = (json.loads((tmp_path / name).read_text()) for name in ("two", "one"))
+    (count, *found), (alone, *expected) = (json.loads((tmp_path / name).read_text()) for name in ("two", "one"))
+    assert (count, alone) == (2, 1)
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 

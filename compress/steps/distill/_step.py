@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 from numpy.typing import NDArray
 
-from compress.core.errors import UsageError
+from compress.core import launched
+from compress.core.errors import CompressError, UsageError
 from compress.models.graph import array, initializers
 from compress.models.tower import Encoder, Tower
 from compress.steps.distill._options import Training
@@ -73,7 +75,13 @@ def _name(use: str, context: Context) -> str:
 def _accelerator(spec: Training) -> Accelerator:
     AcceleratorState._reset_state()  # the step before may have asked for another precision
     alike = DistributedDataParallelKwargs(broadcast_buffers=False)  # they are the same in all processes
-    return Accelerator(mixed_precision=spec.precision, kwargs_handlers=[alike])
+    asked = launched.count()
+    without_gpu = asked > 1 and not torch.cuda.is_available()  # unless told so, each would take itself for the only one
+    made = Accelerator(cpu=without_gpu, mixed_precision=spec.precision, kwargs_handlers=[alike])
+    if made.num_processes != asked:
+        hint = "launch with accelerate launch --multi_gpu, or with torchrun"
+        raise CompressError(f"{asked} processes were started, and this one sees {made.num_processes}", "launch", hint)
+    return made
 
 
 @contextlib.contextmanager
