@@ -52,7 +52,7 @@ def weights():
 
 def load(folder, allowed):
     access = Access(offline=True, allow_pickle=allowed)
-    return loading._pretrained("CLIPModel", folder, check_folder(folder, access))
+    return loading.pretrained("CLIPModel", folder, check_folder(folder, access))
 
 
 def poisoned(folder, canary, how):
