@@ -7,8 +7,9 @@ the junction before any change. What both start from lies in files that the run 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,9 @@ from compress.steps._moments import JointMoments, Moments
 from compress.targets.graph.session import open_session, run
 
 Arrays = dict[str, NDArray[Any]]
+
+_SOME: Final = 4
+"""Tokens that are tried first: where all of them are heard, all tokens are pooled, and none goes with others."""
 
 
 def work(request: Data, channel: Channel) -> Data:
@@ -81,11 +85,14 @@ def _real(values: NDArray[np.float32], mask: NDArray[Any] | None) -> NDArray[np.
 
 
 def _heard(rest: Any, request: Data, feed: Arrays, joined: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Which rows of the stream (batch, tokens, d) reach the embedding: those whose change changes it."""
-    heard = np.ones(joined.shape[:-1], np.bool_)
+    """Which rows of the stream (batch, tokens, d) reach the embedding: those whose change changes it.
+
+    Tokens are changed together, and one by one only where something is heard: mostly it is one among hundreds.
+    """
     if joined.ndim != 3:
-        return heard
-    shift = np.random.default_rng(0).standard_normal(joined.shape[-1], np.float32) * joined.std()
+        return np.ones(joined.shape[:-1], np.bool_)
+    heard = np.zeros(joined.shape[:-1], np.bool_)
+    shift = np.random.default_rng(0).standard_normal(joined.shape[1:], np.float32) * joined.std()
 
     def embedded(stream: NDArray[np.float32]) -> NDArray[np.float32]:
         held = feed | {request["joined"]: stream}
@@ -93,10 +100,23 @@ def _heard(rest: Any, request: Data, feed: Arrays, joined: NDArray[np.float32]) 
         return np.asarray(run(rest, [request["output"]], named)[0], np.float32)
 
     before = embedded(joined)
-    for token in range(joined.shape[1]):
+
+    def reaches(tokens: Sequence[int]) -> NDArray[np.bool_]:
         changed = joined.copy()
-        changed[:, token] += shift
-        heard[:, token] = np.abs(embedded(changed) - before).max(-1) > 1e-5 * np.abs(before).max()
+        changed[:, tokens] += shift[tokens]
+        return np.asarray(np.abs(embedded(changed) - before).max(-1) > 1e-5 * np.abs(before).max())
+
+    every = list(range(joined.shape[1]))
+    some = every[:: max(1, len(every) // _SOME)]
+    pooled = all(reaches([token]).all() for token in some)
+    parts = [[token] for token in every] if pooled else [every]
+    while parts:
+        part = parts.pop()
+        found = reaches(part)
+        if len(part) == 1:
+            heard[:, part[0]] = found
+        elif found.any():
+            parts += [part[: len(part) // 2], part[len(part) // 2 :]]
     return heard
 
 
