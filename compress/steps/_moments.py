@@ -39,7 +39,8 @@ class Moments:
     @property
     def covariance(self) -> Matrix:
         """Covariance of the rows, (d, d), divided by their number."""
-        covariance: Matrix = self.gram / (self.rows or 1) - np.outer(self.mean, self.mean)
+        covariance: Matrix = self.gram / (self.rows or 1)
+        covariance -= np.outer(self.mean, self.mean)
         return covariance
 
     def mapped(self, matrix: Matrix, shift: Matrix | None = None) -> Moments:

@@ -31,19 +31,51 @@ class Fit:
     ridge: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """What a fit and its error ask of rows: covariances (kept, kept) and (out, kept), means, the targets' variance."""
+
+    covariance: Matrix
+    cross: Matrix
+    mean: Matrix
+    target_mean: Matrix
+    target_variance: float
+
+    @classmethod
+    def of(cls, moments: JointMoments, keep: Kept) -> _Rows:
+        """Those of the kept inputs."""
+        covariance, cross = moments.inputs.covariance[np.ix_(keep, keep)], moments.cross_covariance[:, keep]
+        return cls(covariance, cross, moments.inputs.mean[keep], moments.target_mean, moments.target_variance)
+
+    def fit(self, start: Matrix, unexplained: Matrix, ridge: float) -> Fit:
+        """Predict the targets; `unexplained` (out, kept) is what the covariances say that `start` leaves."""
+        from scipy import linalg  # here, because reading a recipe imports its methods and must answer at once
+
+        held = self.covariance + np.eye(len(self.mean)) * max(ridge * float(np.diag(self.covariance).mean()), 1e-30)
+        added = linalg.cho_solve(linalg.cho_factor(held, lower=True, overwrite_a=True), unexplained.T).T
+        weight = start + added
+        return Fit(weight, self.target_mean - weight @ self.mean, ridge)
+
+    def unexplained(self, start: Matrix) -> Matrix:
+        """What `start` leaves of the covariances of targets with inputs."""
+        left: Matrix = self.cross - start @ self.covariance
+        return left
+
+    def error(self, made: Fit) -> float:
+        """Mean squared error over the variance of the targets."""
+        spread = self.target_variance - 2 * float((made.weight * self.cross).sum())
+        spread += float(((made.weight @ self.covariance) * made.weight).sum())
+        drift = self.target_mean - made.weight @ self.mean - made.offset
+        return max(spread + float(np.square(drift).sum()), 0.0) / (self.target_variance or 1.0)
+
+
 def fit(moments: JointMoments, start: Matrix, keep: Kept, ridge: float) -> Fit:
     """Predict the targets from the kept inputs; `start` (out, kept) is what the weight is shrunk to.
 
     Raises numpy.linalg.LinAlgError where the covariance cannot be inverted even so.
     """
-    from scipy import linalg  # here, because reading a recipe imports its methods and must answer at once
-
-    covariance = moments.inputs.covariance[np.ix_(keep, keep)]
-    unexplained = moments.cross_covariance[:, keep] - start @ covariance
-    held = covariance + np.eye(len(keep)) * max(ridge * float(np.diag(covariance).mean()), 1e-30)
-    added = linalg.cho_solve(linalg.cho_factor(held, lower=True, overwrite_a=True), unexplained.T).T
-    weight = start + added
-    return Fit(weight, moments.target_mean - weight @ moments.inputs.mean[keep], ridge)
+    rows = _Rows.of(moments, keep)
+    return rows.fit(start, rows.unexplained(start), ridge)
 
 
 def shifted(moments: JointMoments, start: Matrix, keep: Kept) -> Fit:
@@ -53,12 +85,7 @@ def shifted(moments: JointMoments, start: Matrix, keep: Kept) -> Fit:
 
 def error(made: Fit, moments: JointMoments, keep: Kept) -> float:
     """Mean squared error on the rows of `moments` over the variance of their targets; 0 is exact."""
-    covariance = moments.inputs.covariance[np.ix_(keep, keep)]
-    cross = moments.cross_covariance[:, keep]
-    spread = moments.target_variance - 2 * float((made.weight * cross).sum())
-    spread += float(((made.weight @ covariance) * made.weight).sum())
-    drift = moments.target_mean - made.weight @ moments.inputs.mean[keep] - made.offset
-    return max(spread + float(np.square(drift).sum()), 0.0) / (moments.target_variance or 1.0)
+    return _Rows.of(moments, keep).error(made)
 
 
 def best_ridge(train: JointMoments, held_out: JointMoments, start: Matrix, keep: Kept) -> tuple[float, float]:
@@ -66,11 +93,13 @@ def best_ridge(train: JointMoments, held_out: JointMoments, start: Matrix, keep:
 
     Raises numpy.linalg.LinAlgError where no ridge of the grid makes the covariance invertible.
     """
-    found = {float("inf"): error(shifted(train, start, keep), held_out, keep)}
+    rows, judges = _Rows.of(train, keep), _Rows.of(held_out, keep)
+    unexplained = rows.unexplained(start)
+    found = {float("inf"): judges.error(shifted(train, start, keep))}
     failed: np.linalg.LinAlgError | None = None
     for ridge in GRID:
         try:
-            found[ridge] = error(fit(train, start, keep, ridge), held_out, keep)
+            found[ridge] = judges.error(rows.fit(start, unexplained, ridge))
         except np.linalg.LinAlgError as problem:
             failed = problem
     if failed is not None and len(found) == 1:

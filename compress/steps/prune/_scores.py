@@ -61,11 +61,13 @@ def eliminated(covariance: Matrix, weight: Matrix, groups: int, count: int) -> K
     from scipy import linalg
 
     size = len(covariance) // groups
-    damped = covariance + np.eye(len(covariance)) * max(DAMPING * float(np.diag(covariance).mean()), 1e-30)
-    lower, _ = linalg.lapack.dpotri(linalg.cholesky(damped, lower=True), lower=1)
-    inverse = np.tril(lower) + np.tril(lower, -1).T
+    damped = covariance.copy()
+    damped[np.diag_indices_from(damped)] += max(DAMPING * float(np.diag(covariance).mean()), 1e-30)
+    lower = linalg.cholesky(damped, lower=True, overwrite_a=True)
+    inverse, _ = linalg.lapack.dpotri(lower, lower=1, overwrite_c=1)
+    inverse += np.tril(inverse, -1).T
     current, left = weight.astype(np.float64), np.arange(groups)
-    a_round = max(1, (groups - count) // (ROUNDS if len(damped) <= WIDE else ROUNDS // 4))
+    a_round = max(1, (groups - count) // (ROUNDS if len(covariance) <= WIDE else ROUNDS // 4))
     while len(left) > count:
         losses = _losses(inverse, current, size)
         leaving = np.argsort(losses, kind="stable")[: min(a_round, len(left) - count)]
