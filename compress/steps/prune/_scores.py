@@ -66,25 +66,26 @@ def eliminated(covariance: Matrix, weight: Matrix, groups: int, count: int) -> K
     lower = linalg.cholesky(damped, lower=True, overwrite_a=True)
     inverse, _ = linalg.lapack.dpotri(lower, lower=1, overwrite_c=1)
     inverse += np.tril(inverse, -1).T
-    current, left = weight.astype(np.float64), np.arange(groups)
+    current, left = weight.astype(np.float64), np.ones(groups, np.bool_)
     a_round = max(1, (groups - count) // (ROUNDS if len(covariance) <= WIDE else ROUNDS // 4))
-    while len(left) > count:
-        losses = _losses(inverse, current, size)
-        leaving = np.argsort(losses, kind="stable")[: min(a_round, len(left) - count)]
+    while (more := int(left.sum()) - count) > 0:
+        leaving = np.argsort(_losses(inverse, current, size, left), kind="stable")[: min(a_round, more)]
         out = (leaving[:, None] * size + np.arange(size)).ravel()
-        stay = np.setdiff1d(np.arange(len(inverse)), out)
-        spread = linalg.solve(inverse[np.ix_(out, out)], inverse[np.ix_(out, stay)], assume_a="pos")
-        current = current[:, stay] - current[:, out] @ spread
-        inverse = inverse[np.ix_(stay, stay)] - inverse[np.ix_(stay, out)] @ spread
-        left = np.delete(left, leaving)
-    return left
+        spread = linalg.solve(inverse[np.ix_(out, out)], inverse[out], assume_a="pos")
+        current -= current[:, out] @ spread
+        inverse = linalg.blas.dgemm(-1.0, inverse[:, out], spread, 1.0, inverse, overwrite_c=1)
+        inverse[out], inverse[:, out], current[:, out], left[leaving] = 0.0, 0.0, 0.0, False
+    return np.flatnonzero(left)
 
 
-def _losses(inverse: Matrix, weight: Matrix, size: int) -> Matrix:
-    """What the output loses with each group that is left."""
+def _losses(inverse: Matrix, weight: Matrix, size: int, left: NDArray[np.bool_]) -> Matrix:
+    """What the output loses with each group; infinity for those that are gone."""
+    losses = np.full(len(left), np.inf)
     if size == 1:
-        losses: Matrix = np.square(weight).sum(0) / np.diag(inverse)
+        losses[left] = np.square(weight).sum(0)[left] / np.diag(inverse)[left]
         return losses
-    starts = range(0, len(inverse), size)
-    own = [(weight[:, at : at + size], inverse[at : at + size, at : at + size]) for at in starts]
-    return np.array([float((columns * np.linalg.solve(block, columns.T).T).sum()) for columns, block in own])
+    for group in np.flatnonzero(left):
+        own = slice(group * size, (group + 1) * size)
+        columns = weight[:, own]
+        losses[group] = float((columns * np.linalg.solve(inverse[own, own], columns.T).T).sum())
+    return losses
