@@ -59,6 +59,7 @@ bench-large: $(VENV)/.dev  ## time and memory against model size, 0.1 B to 6 B: 
 	$(BIN)/python benchmarks/large.py table runs/large
 
 bench-heal: $(VENV)/.dev   ## what a short training brings back: hours on two cores
+	$(BIN)/python benchmarks/epochs.py
 	$(BIN)/python benchmarks/heal.py
 
 pocket-clip: $(VENV)/.dev  ## train the embedded model again; resumes where it was stopped
