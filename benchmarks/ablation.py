@@ -16,10 +16,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,8 @@ from typing import Any
 import minilm
 import numpy as np
 from numpy.typing import NDArray
+from tables import Shown, cpu_seconds, write
 
-from compress.core.progress import Silent
 from compress.data.stored import stored
 from compress.data.training import TrainingSet
 from compress.models.graph import parameter_count
@@ -41,7 +40,6 @@ from compress.steps.distill import features, student
 from compress.steps.step import Context
 from compress.targets.graph.session import open_session
 
-DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- ablation: begin, written by benchmarks/ablation.py -->", "<!-- ablation: end -->"
 TRAINED_ON, OF_AN_IMAGE, LENGTH = 250, 5, 32
 """Images whose captions train, captions of an image, tokens of a caption in training."""
@@ -119,9 +117,9 @@ def distilled(of: Subject, row: Row, given: argparse.Namespace) -> tuple[Encoder
 
 def measured(name: str, of: Subject, old: NDArray[np.float32], given: argparse.Namespace) -> str:
     """One row of the table."""
-    start = _cpu()
+    start = cpu_seconds()
     encoder, said = distilled(of, ROWS[name], given)
-    spent = _cpu() - start
+    spent = cpu_seconds() - start
     for line in said:
         print(f"{name}: {line}", file=sys.stderr, flush=True)
     tower = encoder.towers["text"]
@@ -158,23 +156,6 @@ def _interval(difference: NDArray[np.float64]) -> tuple[float, float]:
     return float(difference.mean() - half), float(difference.mean() + half)
 
 
-class Shown(Silent):
-    """The loss, now and then, on stderr."""
-
-    def track(self, items: Any, what: str, total: int | None = None, now: Any = None) -> Iterator[Any]:
-        """Yield the items."""
-        for done, item in enumerate(super().track(items, what, total, now)):
-            yield item
-            if now is not None and done % 50 == 0:
-                print(f"{what} {done}/{total} {now()} {_cpu():.0f} s", file=sys.stderr, flush=True)
-
-
-def _cpu() -> float:
-    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    used = [resource.getrusage(kind) for kind in kinds]
-    return sum(each.ru_utime + each.ru_stime for each in used)
-
-
 def head(of: Subject, old: NDArray[np.float32], given: argparse.Namespace) -> list[str]:
     """What the table is of, and its first lines."""
     names = [
@@ -193,17 +174,6 @@ def head(of: Subject, old: NDArray[np.float32], given: argparse.Namespace) -> li
         f"| {' | '.join(names)} |",
         f"| --- | {' | '.join(['---:'] * (len(names) - 1))} |",
     ]
-
-
-def write(lines: Sequence[str]) -> None:
-    """Put the lines between the markers of docs/benchmarks.md, or at its end."""
-    text, block = DOCUMENT.read_text(), "\n".join([BEGIN, *lines, END])
-    if BEGIN in text:
-        before, rest = text.split(BEGIN)
-        text = before + block + rest.split(END)[1]
-    else:
-        text = f"{text.rstrip()}\n\n{block}\n"
-    DOCUMENT.write_text(text)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -234,7 +204,7 @@ def main(arguments: Sequence[str]) -> None:
             lines.append(measured(name, of, old, given))
             print(lines[-1], flush=True)
     if not given.only:
-        write(lines)
+        write(BEGIN, END, lines)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
+from tables import write
 
 from compress.core.progress import Silent
 from compress.data.stored import stored
@@ -36,7 +37,6 @@ from compress.steps.distill import features, student
 from compress.steps.prune import mlp
 from compress.steps.step import Context
 
-DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- epochs: begin, written by benchmarks/epochs.py -->", "<!-- epochs: end -->"
 POCKET, LARGE = "pocket-clip, half of its neurons", "ViT-B/32 shape, 3 of its 12 layers"
 BATCH = 32
@@ -142,11 +142,7 @@ def main(arguments: Sequence[str]) -> None:
         lines.append(measured(name, given.samples, given.runs))
         print(lines[-1], flush=True)
     if not given.only:
-        text, block = DOCUMENT.read_text("utf-8"), "\n".join([BEGIN, *lines, END])
-        if BEGIN not in text:
-            text = f"{text.rstrip()}\n\n{BEGIN}\n{END}\n"
-        before, rest = text.split(BEGIN)
-        DOCUMENT.write_text(before + block + rest.split(END)[1], "utf-8")
+        write(BEGIN, END, lines)
 
 
 if __name__ == "__main__":

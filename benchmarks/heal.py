@@ -15,10 +15,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -26,6 +25,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from tables import Shown, cpu_seconds, write
 
 from compress.core.progress import Silent
 from compress.data.stored import stored
@@ -44,7 +44,6 @@ from compress.steps.quantize import int4_rtn
 from compress.steps.step import Context
 from compress.targets import onnxruntime_cpu
 
-DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- heal: begin, written by benchmarks/heal.py -->", "<!-- heal: end -->"
 TASKS = ("reading", "zero_shot", "retrieval")
 SLICES = ("6-8", "9-12", "13-18", "19-24")
@@ -146,7 +145,7 @@ def measured(name: str, given: argparse.Namespace) -> str:
     teacher = load_named(NamedModel(source="pocket-clip"), offline=True)
     reference = model.write_reference(teacher, given.cache / "reference")
     encoder = copied(damaged(row.before, reference))
-    start, told, steps = _cpu(), "", 0
+    start, told, steps = cpu_seconds(), "", 0
     if row.trained:
         samples = min(given.samples, 1500) if row.before == "int4" else given.samples
         feeding = Feeding.model_validate({"use": row.use} if row.use else {})
@@ -158,29 +157,12 @@ def measured(name: str, given: argparse.Namespace) -> str:
         context = Context(None, Shown(), 0, training, teacher, given.cache)
         report = method.apply(encoder, spec, context)
         told, steps = report.summary, given.steps
-    spent = _cpu() - start
+    spent = cpu_seconds() - start
     got = scored(reference, encoder, given.items)
     print(f"{name}: {told}", file=sys.stderr)
     cells = [f"{100 * each:.1f} %" for each in (*got.slices, got.reading, got.average)]
     lost = f"{100 * got.lost[0]:+.1f} to {100 * got.lost[1]:+.1f}"
     return f"| {name} | {steps or ''} | {spent / 60:.1f} | {' | '.join(cells)} | {lost} | {got.verdict} |"
-
-
-class Shown(Silent):
-    """The loss, now and then, on stderr."""
-
-    def track(self, items: Any, what: str, total: int | None = None, now: Any = None) -> Iterator[Any]:
-        """Yield the items."""
-        for done, item in enumerate(super().track(items, what, total, now)):
-            yield item
-            if now is not None and done % 50 == 0:
-                print(f"{what} {done}/{total} {now()} {_cpu():.0f} s", file=sys.stderr, flush=True)
-
-
-def _cpu() -> float:
-    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    used = [resource.getrusage(kind) for kind in kinds]
-    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 def head(given: argparse.Namespace) -> list[str]:
@@ -197,17 +179,6 @@ def head(given: argparse.Namespace) -> list[str]:
         f"| student | steps | CPU minutes | {' | '.join(names)} | points of reading lost, 95 % | goal |",
         f"| --- | ---: | ---: | {' | '.join(['---:'] * len(names))} | ---: | --- |",
     ]
-
-
-def write(lines: Sequence[str]) -> None:
-    """Put the lines between the markers of docs/benchmarks.md, or at its end."""
-    text, block = DOCUMENT.read_text(), "\n".join([BEGIN, *lines, END])
-    if BEGIN in text:
-        before, rest = text.split(BEGIN)
-        text = before + block + rest.split(END)[1]
-    else:
-        text = f"{text.rstrip()}\n\n{block}\n"
-    DOCUMENT.write_text(text)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -231,7 +202,7 @@ def main(arguments: Sequence[str]) -> None:
         lines.append(measured(name, given))
         print(lines[-1], flush=True)
     if not given.only:
-        write(lines)
+        write(BEGIN, END, lines)
 
 
 if __name__ == "__main__":

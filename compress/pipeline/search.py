@@ -32,7 +32,7 @@ from compress.gates.policy import Policy, load_policy
 from compress.gates.rules._paired import PairedSpec
 from compress.models.tower import Encoder
 from compress.pipeline.options import Options
-from compress.recipe.schema import Recipe
+from compress.recipe.schema import Recipe, Step
 from compress.steps.step import Context
 
 ITEMS: Final = 336
@@ -46,19 +46,24 @@ PAIRS: Final = 7
 
 SEARCHES: Final = ("prune.auto",)
 
-WATCHED: Final = "gates"
-"""What a training step says that looks at the gates now and then."""
+GATES: Final = "gates"
+"""What a step says that searches by the gates (`loss`) or looks at them now and then (`watch`)."""
 
 
 def able(context: Context, recipe: Recipe, reference: Path, options: Options) -> Context:
     """The context with what steps that search or watch need, where the recipe has one; it names its policy's file."""
-    if not any(step.use in SEARCHES or getattr(step.spec, "watch", None) == WATCHED for step in recipe.steps):
+    asked = [step for step in recipe.steps if step.use in SEARCHES or _by_gates(step)]
+    if not asked:
         return context
     return replace(
         context,
-        loss=_loss(recipe, reference, options),
+        loss=_loss(recipe, reference, options) if any(map(_by_gates, asked)) else None,
         latency=partial(_seconds, targets.load(recipe.targets[0]), reference),
     )
+
+
+def _by_gates(step: Step) -> bool:
+    return GATES in (getattr(step.spec, "loss", None), getattr(step.spec, "watch", None))
 
 
 @dataclass(frozen=True, slots=True)

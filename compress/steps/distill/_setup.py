@@ -82,7 +82,7 @@ class Setup:
 
     def work(self, hooks: Hooks, processes: Processes, cache: Path) -> Work:
         """What the loop works on. Raises UsageError where student and teacher do not fit each other."""
-        data, held = held_out(self.data, self.spec.held_out)
+        data, held = held_out(self.data, 0.0 if self.spec.watch == "gates" else self.spec.held_out)
         pairs = {kind: self._pairs(kind) for kind in self.kinds}
         features = self._features(pairs, data, cache)
         towers = {kind: self._module(kind, pairs[kind], hooks.get(kind, {})) for kind in self.kinds}

@@ -81,6 +81,14 @@ def test_only_recipes_that_search_are_given_anything(tmp_path):
     assert search.able(context, told, tmp_path, Options()).latency is not None
 
 
+def test_only_steps_that_ask_for_gates_have_their_data_loaded(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(search, "_loss", lambda *_: asked.append(1) or (lambda _: 0.0))
+    assert search.able(Context(), recipe(loss="cosine"), tmp_path, Options()).loss is None
+    assert not asked
+    assert search.able(Context(), recipe(loss="gates"), tmp_path, Options()).loss is not None
+
+
 def test_a_recipe_without_a_policy_searches_by_cosines(tmp_path):
     told = recipe()
     told.gated = False
