@@ -331,14 +331,16 @@ def test_blocks_that_belong_together(monkeypatch, own, other, expected):
 
 
 SCRIPT = """
-import json, sys
+import json, os, sys
 sys.path[:0] = {paths!r}
 from pathlib import Path
 import tiny_towers
 from test_distill_training import context, damaged, losses, spec
 from compress.steps.distill import affinity, features
 folder = Path({folder!r})
-teacher = tiny_towers.encoder(folder)
+own = folder / f"model-{{os.environ.get('RANK', 0)}}"  # or one process reads what the other is writing
+own.mkdir(exist_ok=True)
+teacher = tiny_towers.encoder(own)
 weights = features.Weights(affinity=0.5, contrastive=0.1, hidden=0.0)
 told = spec(steps={steps}, checkpoint_minutes={minutes}, losses=weights)
 given = context(teacher, folder / "cache", work=folder / "work", resume={resume})
@@ -362,10 +364,10 @@ def test_two_processes_are_one(tmp_path):
     import json
 
     one = script(tmp_path, out="one")
-    subprocess.run([sys.executable, one], check=True, capture_output=True, timeout=200)
+    subprocess.run([sys.executable, one], check=True, timeout=200)
     two = script(tmp_path, out="two")
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", two]
-    subprocess.run(launch, check=True, capture_output=True, timeout=200)
+    subprocess.run(launch, check=True, timeout=200)
     (count, *found), (alone, *expected) = (json.loads((tmp_path / name).read_text()) for name in ("two", "one"))
     assert (count, alone) == (2, 1)
     np.testing.assert_allclose(found, expected, atol=1e-4)
