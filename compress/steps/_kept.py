@@ -37,7 +37,7 @@ def kept(encoder: Encoder, kinds: tuple[str, ...], context: Context) -> Iterator
                 with np.load(path, allow_pickle=False) as batch:
                     yield dict(batch)
 
-        yield replace(context, feeds=feeds)
+        yield replace(context, feeds=feeds, memory=Path(made) / "memory")
 
 
 def half(context: Context, which: int) -> Context:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,17 +19,22 @@ class Moments:
         self.total: Matrix = np.zeros(0)
         self.rows = 0.0
 
-    def add(self, values: NDArray[np.float32]) -> None:
-        """Take in an array whose last axis is the input of the product. Raises ValueError on NaN or infinity."""
+    def add(self, values: NDArray[np.float32], weights: NDArray[np.float32] | None = None) -> None:
+        """Take in an array whose last axis is the input of the product; rows count `weights` (...,) times, or once.
+
+        Raises ValueError on NaN or infinity.
+        """
         flat = values.reshape(-1, values.shape[-1])
-        gram = (flat.T @ flat).astype(np.float64)
+        counts = np.ones(len(flat), np.float32) if weights is None else weights.reshape(-1)
+        scaled = flat if weights is None else flat * np.sqrt(counts)[:, None]
+        gram = scaled.T @ scaled
         if not np.isfinite(gram).all():
             raise ValueError("the activations hold NaN or infinity")
         if not self.rows:
-            self.gram, self.total = np.zeros_like(gram), np.zeros(len(gram))
+            self.gram, self.total = np.zeros(gram.shape), np.zeros(len(gram))
         self.gram += gram
-        self.total += flat.sum(0, dtype=np.float64)
-        self.rows += len(flat)
+        self.total += flat.sum(0, dtype=np.float64) if weights is None else counts @ flat.astype(np.float64)
+        self.rows += float(counts.sum(dtype=np.float64))
 
     @property
     def mean(self) -> Matrix:
@@ -39,9 +45,13 @@ class Moments:
     @property
     def covariance(self) -> Matrix:
         """Covariance of the rows, (d, d), divided by their number."""
-        covariance: Matrix = self.gram / (self.rows or 1)
-        covariance -= np.outer(self.mean, self.mean)
-        return covariance
+        return _centered(self.gram / (self.rows or 1), self.mean, self.mean)
+
+    def covariance_of(self, keep: NDArray[np.intp]) -> Matrix:
+        """Covariance of some of the inputs, (kept, kept)."""
+        squares: Matrix = self.gram[np.ix_(keep, keep)]
+        squares /= self.rows or 1
+        return _centered(squares, self.mean[keep], self.mean[keep])
 
     def mapped(self, matrix: Matrix, shift: Matrix | None = None) -> Moments:
         """Moments of M x + s in place of x, for a matrix (k, d) and a shift (k,)."""
@@ -68,22 +78,32 @@ class JointMoments:
     """Moments of inputs x (n, d), and of x with targets t (n, m): `cross` of t x^T, `sums` of t, `power` of |t|^2."""
 
     def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all rows."""
         self.inputs = Moments()
         self.cross: Matrix = np.zeros((0, 0))
         self.sums: Matrix = np.zeros(0)
         self.power = 0.0
 
-    def add(self, inputs: NDArray[np.float32], targets: NDArray[np.float32]) -> None:
-        """Take in rows (n, d) with what belongs to them (n, m). Raises ValueError on NaN or infinity."""
+    def add(
+        self, inputs: NDArray[np.float32], targets: NDArray[np.float32], weights: NDArray[np.float32] | None = None
+    ) -> None:
+        """Take in rows (n, d) with what belongs to them (n, m); they count `weights` (n,) times, or once.
+
+        Raises ValueError on NaN or infinity.
+        """
         if not self.inputs.rows:
             self.cross = np.zeros((targets.shape[1], inputs.shape[1]))
             self.sums = np.zeros(targets.shape[1])
-        cross, power = (targets.T @ inputs).astype(np.float64), float(np.square(targets, dtype=np.float64).sum())
+        held = targets if weights is None else targets * weights[:, None]
+        cross, power = held.T @ inputs, float((held.astype(np.float64) * targets).sum())
         if not (np.isfinite(cross).all() and np.isfinite(power)):
             raise ValueError("the activations hold NaN or infinity")
-        self.inputs.add(inputs)
+        self.inputs.add(inputs, weights)
         self.cross += cross
-        self.sums += targets.sum(0, dtype=np.float64)
+        self.sums += held.sum(0, dtype=np.float64)
         self.power += power
 
     @classmethod
@@ -107,11 +127,9 @@ class JointMoments:
         mean: Matrix = self.sums / (self.rows or 1)
         return mean
 
-    @property
-    def cross_covariance(self) -> Matrix:
-        """Covariance of targets with inputs, (m, d)."""
-        covariance: Matrix = self.cross / (self.rows or 1) - np.outer(self.target_mean, self.inputs.mean)
-        return covariance
+    def cross_covariance_of(self, keep: NDArray[np.intp]) -> Matrix:
+        """Covariance of targets with some of the inputs, (m, kept)."""
+        return _centered(self.cross[:, keep] / (self.rows or 1), self.target_mean, self.inputs.mean[keep])
 
     @property
     def target_variance(self) -> float:
@@ -158,3 +176,14 @@ class JointMoments:
         made.inputs = Moments.restored(state)
         made.cross, made.sums, made.power = state["cross"], state["sums"], float(state["power"])
         return made
+
+
+_BLOCK: Final = 256
+
+
+def _centered(products: Matrix, left: Matrix, right: Matrix) -> Matrix:
+    """Mean products (m, d) less those of the means, in place: an outer product of its own would be as large again."""
+    for start in range(0, len(products), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        products[rows] -= np.outer(left[rows], right)
+    return products

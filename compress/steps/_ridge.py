@@ -9,6 +9,7 @@ so that an infinite lambda leaves the kept weights as they are.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -44,15 +45,16 @@ class _Rows:
     @classmethod
     def of(cls, moments: JointMoments, keep: Kept) -> _Rows:
         """Those of the kept inputs."""
-        covariance, cross = moments.inputs.covariance[np.ix_(keep, keep)], moments.cross_covariance[:, keep]
+        covariance, cross = moments.inputs.covariance_of(keep), moments.cross_covariance_of(keep)
         return cls(covariance, cross, moments.inputs.mean[keep], moments.target_mean, moments.target_variance)
 
     def fit(self, start: Matrix, unexplained: Matrix, ridge: float) -> Fit:
         """Predict the targets; `unexplained` (out, kept) is what the covariances say that `start` leaves."""
         from scipy import linalg  # here, because reading a recipe imports its methods and must answer at once
 
-        held = self.covariance + np.eye(len(self.mean)) * max(ridge * float(np.diag(self.covariance).mean()), 1e-30)
-        added = linalg.cho_solve(linalg.cho_factor(held, lower=True, overwrite_a=True), unexplained.T).T
+        held = self.covariance.copy()
+        held[np.diag_indices_from(held)] += max(ridge * float(np.diag(self.covariance).mean()), 1e-30)
+        added = linalg.cho_solve(linalg.cho_factor(held.T, lower=True, overwrite_a=True), unexplained.T).T
         weight = start + added
         return Fit(weight, self.target_mean - weight @ self.mean, ridge)
 
@@ -91,18 +93,26 @@ def error(made: Fit, moments: JointMoments, keep: Kept) -> float:
 def best_ridge(train: JointMoments, held_out: JointMoments, start: Matrix, keep: Kept) -> tuple[float, float]:
     """The ridge of the grid whose fit on some rows has the least error on others, and that error; inf where none helps.
 
-    Raises numpy.linalg.LinAlgError where no ridge of the grid makes the covariance invertible.
+    Goes downhill from the middle of the grid: with too little ridge a fit follows noise, with too much it stays as it
+    was, so the errors make one valley. Raises numpy.linalg.LinAlgError where no ridge that it comes by makes the
+    covariance invertible.
     """
     rows, judges = _Rows.of(train, keep), _Rows.of(held_out, keep)
     unexplained = rows.unexplained(start)
-    found = {float("inf"): judges.error(shifted(train, start, keep))}
-    failed: np.linalg.LinAlgError | None = None
-    for ridge in GRID:
+    failed: list[np.linalg.LinAlgError] = []
+
+    @cache
+    def left(at: int) -> float:
         try:
-            found[ridge] = judges.error(rows.fit(start, unexplained, ridge))
+            return judges.error(rows.fit(start, unexplained, GRID[at]))
         except np.linalg.LinAlgError as problem:
-            failed = problem
-    if failed is not None and len(found) == 1:
-        raise failed
-    best = min(found, key=lambda ridge: found[ridge])
-    return best, found[best]
+            failed.append(problem)
+            return float("inf")
+
+    at, before = len(GRID) // 2, -1
+    while at != before:  # of equals the greater ridge: where nothing can be inverted, more of it may help
+        before, at = at, min((near for near in (at + 1, at, at - 1) if 0 <= near < len(GRID)), key=left)
+    if not np.isfinite(left(at)):
+        raise failed[0]
+    as_it_was = judges.error(shifted(train, start, keep))
+    return (GRID[at], left(at)) if left(at) < as_it_was else (float("inf"), as_it_was)

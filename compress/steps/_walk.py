@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import onnx
@@ -22,11 +22,12 @@ from compress.core.errors import UsageError
 from compress.data import child
 from compress.data.child import Limits
 from compress.models.external_data import save
-from compress.models.junctions import Junction, part
+from compress.models.junctions import Junction, junction, part
 from compress.models.surgery import linear
 from compress.models.tower import Tower
 from compress.steps._activations import stored
 from compress.steps._moments import JointMoments, Matrix, Moments
+from compress.steps._sensitivity import Sensitivity, sensitivity
 from compress.steps.step import Context
 
 
@@ -35,12 +36,20 @@ class Calibrated:
     """A junction with moments of what it reads and should give, in two halves of the samples: to fit, and to judge.
 
     `silent` are those of tokens from which nothing reaches the embedding, as of all but the pooled one in a last block.
+    `unknown` are operators without a gradient, which is why tokens count alike. The moments are there until the walk is
+    asked for the next.
     """
 
     junction: Junction
     train: JointMoments
     held_out: JointMoments
     silent: tuple[JointMoments, JointMoments]
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> float:
+        """Tokens of all samples, silent ones among them."""
+        return sum(each.rows for each in (self.train, self.held_out, *self.silent))
 
     def moments(self, silent: float = 0.0) -> JointMoments:
         """Of all samples; silent tokens count as much as `silent` says."""
@@ -50,18 +59,26 @@ class Calibrated:
         """The same with M x in place of what the product reads."""
         halves = (self.train, self.held_out, *self.silent)
         train, held_out, *silent = (each.mapped(matrix) for each in halves)
-        return Calibrated(self.junction, train, held_out, (silent[0], silent[1]))
+        return Calibrated(self.junction, train, held_out, (silent[0], silent[1]), self.unknown)
 
     def training(self, silent: float = 0.0) -> JointMoments:
         """Of the samples that are fitted to."""
         return self.train + self.silent[0].scaled(silent)
 
 
+Tokens = Literal["by_gradient", "alike"]
+
+ENDS: Final = ("attn.out", "mlp.fc2")
+
 HALVES: Final = ("train", "held", "silent_train", "silent_held")
 
 
 def walk(
-    tower: Tower, junctions: Sequence[Junction], context: Context, was: onnx.ModelProto | None = None
+    tower: Tower,
+    junctions: Sequence[Junction],
+    context: Context,
+    tokens: Tokens = "by_gradient",
+    was: onnx.ModelProto | None = None,
 ) -> Iterator[Calibrated]:
     """The junctions in the order of the graph, each calibrated on the tower as it stands when its turn comes.
 
@@ -75,21 +92,37 @@ def walk(
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         feeds = stored(tower, context, folder)
+        weights = Sensitivity(())
+        if tokens == "by_gradient":
+            weights = _weighed(tower, was or tower.graph, junctions, feeds, context)
         before: Junction | None = None
         for each in junctions:
-            request = _request(tower, each, before, stream, folder) | {"feeds": feeds}
+            request = _request(tower, each, before, stream, folder) | {"feeds": feeds, "sensed": list(weights.files)}
             if stream:
                 known = [*tower.inputs, *([before.joined] if before else [])]
                 save(part(was or tower.graph, known, [each.joined]), folder / "was.onnx")
-            rest = part(tower.graph, [*tower.inputs, each.joined], [tower.output]) if each is junctions[-1] else None
+            last = not weights.files and each is junctions[-1]
+            rest = part(tower.graph, [*tower.inputs, each.joined], [tower.output]) if last else None
             if stream and rest is not None and not _mixes(tower, rest):
                 save(rest, folder / "rest.onnx")
                 request["output"] = tower.output
             what = f"calibrate {tower.kind} {each.site.layer}"
             child.run("compress.steps.follower", request, Limits.of_machine(), context.progress, what)
-            halves = [_read(tower, each, folder / f"{name}.npz", stream) for name in HALVES]
-            yield Calibrated(each, halves[0], halves[1], (halves[2], halves[3]))
+            train, held_out, *silent = (_read(tower, each, folder / f"{name}.npz", stream) for name in HALVES)
+            yield Calibrated(each, train, held_out, (silent[0], silent[1]), weights.unknown)
+            for moments in (train, held_out, *silent):
+                moments.clear()  # whoever asked may still hold them, and the next child needs the memory
             before = each
+
+
+def _weighed(
+    tower: Tower, graph: onnx.ModelProto, junctions: Sequence[Junction], feeds: Sequence[str], context: Context
+) -> Sensitivity:
+    """The weights of tokens at all places of the tower where a branch ends, these junctions among them."""
+    ends = [junction(tower, site).joined for site in tower.sites if site.role in ENDS]
+    inside = {name for node in graph.graph.node for name in node.output}
+    wanted = inside.intersection((*(each.joined for each in junctions), *ends))
+    return sensitivity(tower, graph, sorted(wanted), feeds, context)
 
 
 def _mixes(tower: Tower, rest: onnx.ModelProto) -> bool:

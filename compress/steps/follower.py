@@ -22,6 +22,9 @@ from compress.targets.graph.session import open_session, run
 
 Arrays = dict[str, NDArray[Any]]
 
+_NOTHING: Final = 1e-9
+"""Share of the mean weight up to which a token reaches nothing."""
+
 _SOME: Final = 4
 """Tokens that are tried first: where all of them are heard, all tokens are pooled, and none goes with others."""
 
@@ -47,11 +50,18 @@ def work(request: Data, channel: Channel) -> Data:
             _keep(folder / f"now{at}.npz", residual, kept[residual])
             _keep(folder / f"was{at}.npz", request["joined"], joined)
         counted = _real(rows[0], mask)
-        heard = counted & _heard(rest, request, feed, joined) if rest is not None else counted
+        weights = _weights(request, at, rows[0])
+        heard = counted
+        if weights is not None:
+            heard = counted & (weights > _NOTHING)
+        elif rest is not None:
+            heard = counted & _heard(rest, request, feed, joined)
         try:
             for moments, half, which in zip(halves, (0, 1, 0, 1), (heard, heard, *[counted & ~heard] * 2), strict=True):
-                if which[half::2].any():
-                    moments.add(*(each[half::2][which[half::2]] for each in rows))
+                chosen = which[half::2]
+                if chosen.any():
+                    own = weights[half::2][chosen] if weights is not None and which is heard else None
+                    moments.add(*(each[half::2][chosen] for each in rows), weights=own)
         except ValueError as error:
             where = f"{request['tower']} tower, {request['inner']}"
             raise UsageError(f"{error}: the float model itself is broken", where) from error
@@ -82,6 +92,15 @@ def _real(values: NDArray[np.float32], mask: NDArray[Any] | None) -> NDArray[np.
     if mask is not None and values.shape[:-1] == mask.shape:
         return np.asarray(mask != 0)
     return np.ones(values.shape[:-1], np.bool_)
+
+
+def _weights(request: Data, at: int, values: NDArray[np.float32]) -> NDArray[np.float32] | None:
+    """How much each row of values (..., d) counts; None where nobody has weighed them."""
+    if not request["sensed"]:
+        return None
+    with np.load(request["sensed"][at], allow_pickle=False) as found:
+        weights: NDArray[np.float32] = found[request["joined"]]
+    return weights if weights.shape == values.shape[:-1] else None
 
 
 def _heard(rest: Any, request: Data, feed: Arrays, joined: NDArray[np.float32]) -> NDArray[np.bool_]:

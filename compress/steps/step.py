@@ -79,7 +79,8 @@ class Context:
     `offline`: what a step fetches comes from the cache of the hub or a folder.
 
     `done` is asked before a site is treated and told after it. `scratch` is a folder for what is larger than memory and
-    may be there again after an interruption; None: a temporary one.
+    may be there again after an interruption; None: a temporary one. In `memory` a search keeps what each of its trials
+    would compute again.
     """
 
     feeds: Callable[[str], Feeds] | None = None
@@ -98,6 +99,7 @@ class Context:
     offline: bool = False
     done: Done = field(default_factory=Nothing)
     scratch: Path | None = None
+    memory: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

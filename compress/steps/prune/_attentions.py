@@ -8,13 +8,13 @@ from compress.models.attention import Attention, attention
 from compress.models.junctions import in_order, junction
 from compress.models.tower import Encoder, Tower
 from compress.recipe.steps import StepSpec
-from compress.steps._walk import Calibrated, walk
+from compress.steps._walk import Calibrated, Tokens, walk
 from compress.steps.prune._layers import layers
 from compress.steps.step import Context
 
 
 def in_turn(
-    encoder: Encoder, spec: StepSpec, roles: Sequence[str], context: Context
+    encoder: Encoder, spec: StepSpec, roles: Sequence[str], context: Context, tokens: Tokens
 ) -> Iterator[tuple[Tower, Attention, Calibrated]]:
     """Each selected layer's tower and attention, with what reaches its output product.
 
@@ -24,5 +24,5 @@ def in_turn(
         found = [attention(tower, [site for sites in layer.values() for site in sites]) for layer in chosen]
         by_site = {each.output.site.name: each for each in found}
         order = in_order(tower, (each.output.site for each in found))
-        for seen in walk(tower, [junction(tower, site) for site in order], context):
+        for seen in walk(tower, [junction(tower, site) for site in order], context, tokens):
             yield tower, by_site[seen.junction.site.name], seen

@@ -38,7 +38,8 @@ def fitted(seen: Calibrated, weight: Matrix, bias: Matrix, keep: Kept, how: Comp
 
     With fewer rows than kept inputs a covariance says nothing, and only the bias is fitted.
     """
-    start, rows = weight[:, keep], seen.moments(1.0).rows
+    start, rows = weight[:, keep], seen.rows
+    told = f", tokens alike: no gradient of {', '.join(seen.unknown)}" if seen.unknown else ""
     if how == "none":
         made = Fit(start, bias, float("inf"))
         return Fitted(made, _judged(made, seen, keep), "weights as they were", made)
@@ -58,7 +59,7 @@ def fitted(seen: Calibrated, weight: Matrix, bias: Matrix, keep: Kept, how: Comp
     return Fitted(
         made,
         _judged(tried, seen, keep),
-        f"fitted with ridge {ridge:.0e}" + f", silent {silent:g}" * bool(seen.silent[0].rows),
+        f"fitted with ridge {ridge:.0e}" + f", silent {silent:g}" * bool(seen.silent[0].rows) + told,
         tried,
     )
 

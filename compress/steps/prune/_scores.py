@@ -56,30 +56,33 @@ def eliminated(covariance: Matrix, weight: Matrix, groups: int, count: int) -> K
 
     The d inputs of `weight` (out, d) are `groups` runs of equal length. What the output loses with a group g, once the
     rest is fitted again, is tr(W_g [C^-1_gg]^-1 W_g^T); after every round W and C^-1 are those of the inputs left, as
-    in optimal brain surgery (ZipLM, arXiv:2302.04089). Returns `count` sorted group numbers.
+    in optimal brain surgery (ZipLM, arXiv:2302.04089). The covariance (d, d) is used up: its memory holds the inverse,
+    of which the lower triangle counts. Returns `count` sorted group numbers.
     """
     from scipy import linalg
 
-    size = len(covariance) // groups
-    damped = covariance.copy()
-    damped[np.diag_indices_from(damped)] += max(DAMPING * float(np.diag(covariance).mean()), 1e-30)
-    lower = linalg.cholesky(damped, lower=True, overwrite_a=True)
+    size, places = len(covariance) // groups, np.arange(len(covariance))
+    covariance[np.diag_indices_from(covariance)] += max(DAMPING * float(np.diag(covariance).mean()), 1e-30)
+    lower = linalg.cholesky(covariance.T, lower=True, overwrite_a=True)  # columns first, as LAPACK reads it
     inverse, _ = linalg.lapack.dpotri(lower, lower=1, overwrite_c=1)
-    inverse += np.tril(inverse, -1).T
     current, left = weight.astype(np.float64), np.ones(groups, np.bool_)
     a_round = max(1, (groups - count) // (ROUNDS if len(covariance) <= WIDE else ROUNDS // 4))
     while (more := int(left.sum()) - count) > 0:
         leaving = np.argsort(_losses(inverse, current, size, left), kind="stable")[: min(a_round, more)]
         out = (leaving[:, None] * size + np.arange(size)).ravel()
-        spread = linalg.solve(inverse[np.ix_(out, out)], inverse[out], assume_a="pos")
-        current -= current[:, out] @ spread
-        inverse = linalg.blas.dgemm(-1.0, inverse[:, out], spread, 1.0, inverse, overwrite_c=1)
+        rows = np.where(out[:, None] >= places, inverse[out], inverse[:, out].T)
+        factor = linalg.cholesky(rows[:, out], lower=True)
+        half = linalg.solve_triangular(factor, rows, lower=True)
+        current -= linalg.solve_triangular(factor, current[:, out].T, lower=True).T @ half
+        inverse = linalg.blas.dsyrk(-1.0, half.T, 1.0, inverse, lower=1, overwrite_c=1)
         inverse[out], inverse[:, out], current[:, out], left[leaving] = 0.0, 0.0, 0.0, False
     return np.flatnonzero(left)
 
 
 def _losses(inverse: Matrix, weight: Matrix, size: int, left: NDArray[np.bool_]) -> Matrix:
-    """What the output loses with each group; infinity for those that are gone."""
+    """What the output loses with each group, by the lower triangle of the inverse; infinity for those that are gone."""
+    from scipy import linalg
+
     losses = np.full(len(left), np.inf)
     if size == 1:
         losses[left] = np.square(weight).sum(0)[left] / np.diag(inverse)[left]
@@ -87,5 +90,7 @@ def _losses(inverse: Matrix, weight: Matrix, size: int, left: NDArray[np.bool_])
     for group in np.flatnonzero(left):
         own = slice(group * size, (group + 1) * size)
         columns = weight[:, own]
-        losses[group] = float((columns * np.linalg.solve(inverse[own, own], columns.T).T).sum())
+        losses[group] = float(
+            (columns * linalg.solve(inverse[own, own], columns.T, lower=True, assume_a="pos").T).sum()
+        )
     return losses

@@ -23,7 +23,7 @@ from compress.models.tower import Encoder, Site, Tower
 from compress.recipe.steps import StepSpec
 from compress.steps._kept import half, kept
 from compress.steps._outputs import Rows, distance, outputs
-from compress.steps._walk import walk
+from compress.steps._walk import Tokens, walk
 from compress.steps.prune import _scores
 from compress.steps.prune._fitting import Compensate, Fitted, fitted
 from compress.steps.prune._layers import excluded, layers, summary
@@ -46,6 +46,7 @@ class Spec(StepSpec):
     blocks: Annotated[int, Field(ge=1)] | None = Field(None, description="how many go from each tower, instead")
     unit: Literal["block", "branch"] = Field("block", description="what goes: blocks, or attentions and MLPs apart")
     compensate: Compensate = Field("ridge", description="what is fitted again: weights and bias, the bias, nothing")
+    tokens: Tokens = Field("by_gradient", description="how tokens count: by the embedding's squared gradient, or alike")
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Spec:
@@ -85,6 +86,7 @@ class _Trials:
     tower: Tower
     banned: frozenset[str]
     compensate: Compensate
+    tokens: Tokens
     context: Context
     expected: Rows
 
@@ -93,7 +95,7 @@ class _Trials:
         """For one tower of an encoder."""
         tower = encoder.towers[kind]
         banned = frozenset(excluded(encoder, spec, ROLES, kind))
-        return cls(tower, banned, spec.compensate, context, outputs(tower, half(context, 1)))
+        return cls(tower, banned, spec.compensate, spec.tokens, context, outputs(tower, half(context, 1)))
 
     def cut(self, gone: Sequence[Unit], final: bool = False) -> _Cut:
         """Without some units; `final` fits to all samples, else those that judge have no part in it."""
@@ -104,7 +106,7 @@ class _Trials:
         refitted = {site.name: site for end in sorted(ends) if (site := neighbour(made, end, self.banned)) is not None}
         order = in_order(made, refitted.values())
         fits = []
-        for seen in walk(made, [junction(made, site) for site in order], self.context, self.tower.graph):
+        for seen in walk(made, [junction(made, site) for site in order], self.context, self.tokens, self.tower.graph):
             site = made.site(seen.junction.site.name)
             weight, bias = (each.astype(np.float64) for each in linear(made, site))
             found = fitted(seen, weight, bias, np.arange(weight.shape[1]), self.compensate)

@@ -17,7 +17,7 @@ from compress.models.tower import Encoder, Tower
 from compress.recipe.steps import StepSpec
 from compress.steps._moments import Matrix
 from compress.steps._ridge import Kept
-from compress.steps._walk import Calibrated
+from compress.steps._walk import Calibrated, Tokens
 from compress.steps.prune import _scores
 from compress.steps.prune._attentions import in_turn
 from compress.steps.prune._fitting import Compensate, fitted
@@ -36,12 +36,13 @@ class Spec(StepSpec):
     multiple: Literal[1, 2, 4, 8] = Field(1, description="the count that stays is a multiple of this")
     score: Literal["residual", "fluctuation"] = Field("residual", description="what decides which heads stay")
     compensate: Compensate = Field("ridge", description="what is fitted again: weights and bias, the bias, nothing")
+    tokens: Tokens = Field("by_gradient", description="how tokens count: by the embedding's squared gradient, or alike")
 
 
 def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
     """Prune the heads of the selected layers."""
     rows: list[SiteReport] = []
-    for tower, found, seen in in_turn(encoder, spec, ROLES, context):
+    for tower, found, seen in in_turn(encoder, spec, ROLES, context, spec.tokens):
         rows += _pruned(tower, found, seen, spec)
     if not rows:
         raise UsageError("no head goes: the count that stays is that of all", "ratio", "use more, or a finer multiple")

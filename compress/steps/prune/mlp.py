@@ -19,7 +19,7 @@ from compress.models.tower import Encoder, Tower
 from compress.recipe.steps import StepSpec
 from compress.steps._moments import Matrix
 from compress.steps._ridge import Kept
-from compress.steps._walk import Calibrated, walk
+from compress.steps._walk import Calibrated, Tokens, walk
 from compress.steps.prune import _scores
 from compress.steps.prune._fitting import Compensate, fitted
 from compress.steps.prune._layers import Layer, layers, ranges, row, summary
@@ -37,6 +37,7 @@ class Spec(StepSpec):
     multiple: Literal[1, 4, 8, 16, 32, 64] = Field(8, description="the count that stays is a multiple of this")
     score: _scores.Score = Field("residual", description="what decides which neurons stay")
     compensate: Compensate = Field("ridge", description="what is fitted again: weights and bias, the bias, nothing")
+    tokens: Tokens = Field("by_gradient", description="how tokens count: by the embedding's squared gradient, or alike")
 
 
 def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
@@ -45,7 +46,7 @@ def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
     for tower, chosen in layers(encoder, spec, ROLES):
         by_site = {layer["mlp.fc2"][0].name: layer for layer in map(_checked, chosen)}
         order = in_order(tower, (layer["mlp.fc2"][0] for layer in by_site.values()))
-        for seen in walk(tower, [junction(tower, site) for site in order], context):
+        for seen in walk(tower, [junction(tower, site) for site in order], context, spec.tokens):
             rows += _pruned(tower, by_site[seen.junction.site.name], seen, spec)
     if not rows:
         raise UsageError(

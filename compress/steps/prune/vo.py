@@ -16,7 +16,7 @@ from compress.models.attention import Attention, reshape_to
 from compress.models.surgery import linear, replace
 from compress.models.tower import Encoder, Tower
 from compress.recipe.steps import StepSpec
-from compress.steps._walk import Calibrated
+from compress.steps._walk import Calibrated, Tokens
 from compress.steps.prune import _scores, _subspace
 from compress.steps.prune._attentions import in_turn
 from compress.steps.prune._fitting import Compensate, fitted
@@ -34,12 +34,13 @@ class Spec(StepSpec):
     ratio: Annotated[float, Field(gt=0, lt=1)] = Field(0.25, description="share of each head's value dims that goes")
     multiple: Literal[1, 4, 8, 16, 32] = Field(8, description="the count that stays in a head is a multiple of this")
     compensate: Compensate = Field("ridge", description="what is fitted again: weights and bias, the bias, nothing")
+    tokens: Tokens = Field("by_gradient", description="how tokens count: by the embedding's squared gradient, or alike")
 
 
 def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
     """Prune the values of the selected layers."""
     rows: list[SiteReport] = []
-    for tower, found, seen in in_turn(encoder, spec, ROLES, context):
+    for tower, found, seen in in_turn(encoder, spec, ROLES, context, spec.tokens):
         rows += _pruned(tower, found, seen, spec)
     if not rows:
         raise UsageError("no dim goes: the count that stays is that of all", "ratio", "use more, or a finer multiple")

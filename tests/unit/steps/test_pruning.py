@@ -168,7 +168,9 @@ def test_parts_add_up():
     rng = np.random.default_rng(2)
     x, t = rng.normal(size=(30, 4)), rng.normal(size=(30, 2))
     both, whole = moments(x[:10], t[:10]) + moments(x[10:], t[10:]), moments(x, t)
-    assert both.cross_covariance == pytest.approx(whole.cross_covariance, abs=1e-5)
+    some = np.array([0, 2, 3])
+    assert both.cross_covariance_of(some) == pytest.approx(np.cov(t.T, x.T, bias=True)[:2, 2:][:, some], abs=1e-5)
+    assert both.inputs.covariance_of(some) == pytest.approx(np.cov(x.T, bias=True)[np.ix_(some, some)], abs=1e-5)
     assert both.target_variance == pytest.approx(whole.target_variance, rel=1e-5)
     assert (whole + JointMoments()).rows == whole.rows == (JointMoments() + whole).rows
     assert whole.scaled(0.5).inputs.covariance == pytest.approx(whole.inputs.covariance)
@@ -287,7 +289,7 @@ def test_a_part_of_a_graph_computes_what_the_whole_does(tiny_encoder):
 def test_a_walk_sees_what_flows(tiny_encoder):
     tower = tiny_encoder.towers["text"]
     found = junction(tower, site(tower, "mlp.fc2"))
-    (seen,) = walk(tower, [found], Context(tiny_towers.feeds))
+    seen = next(walk(tower, [found], Context(tiny_towers.feeds)))
     values = {"inner": [], "after": [], "before": []}
     model = part(tower.graph, tower.inputs, [found.inner, found.joined, found.residual])
     for feed in tiny_towers.feeds("text"):

@@ -1,0 +1,91 @@
+"""How much every token of the calibration data counts: the squared gradient of the embedding by the stream there.
+
+A fit that treats all tokens alike spends itself on background and padding. What an error in a token does to the
+embedding is, to first order, its gradient: rows of a least squares fit weighted by the squared gradient minimize the
+error of the embedding (the diagonal of the Gauss-Newton matrix, as Fisher information weighs weights in
+arXiv:1801.05787). The gradient is that of random projections of the embedding at unit length, two of them, by the tower
+as it was before the step. It is computed block by block, with one block's weights in memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import onnx
+
+from compress.data import child
+from compress.data.child import Limits
+from compress.models.external_data import save
+from compress.models.segments import segments
+from compress.models.tower import Tower
+from compress.steps.step import Context
+from compress.targets.graph.types import element_types
+
+PROBES: Final = 2
+"""Random directions of the embedding; more make weights of tokens steadier, and cost one pass each."""
+
+_OUTSIDE: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Sensitivity:
+    """Files by batch, with an array (samples, tokens) by value; none where there are `unknown` operators."""
+
+    files: tuple[str, ...]
+    unknown: tuple[str, ...] = ()
+
+
+def sensitivity(
+    tower: Tower, graph: onnx.ModelProto, values: Sequence[str], feeds: Sequence[str], context: Context
+) -> Sensitivity:
+    """The weight of every token at some values of the graph, on batches in files; 1 on average over tokens that count.
+
+    What was computed before is used again where the context has a `memory`; the files lie there, or beside the batches.
+    """
+    folder = Path(feeds[0]).parent
+    if context.memory is not None:
+        folder = context.memory / _digest(graph, values, feeds)
+    if not (folder / "sensed").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "sensed").write_text(" ".join(_sensed(tower, graph, values, feeds, folder, context)))
+    if unknown := tuple((folder / "sensed").read_text().split()):
+        return Sensitivity((), unknown)
+    return Sensitivity(tuple(str(folder / f"sensed{at}.npz") for at in range(len(feeds))))
+
+
+def _sensed(
+    tower: Tower, graph: onnx.ModelProto, values: Sequence[str], feeds: Sequence[str], out: Path, context: Context
+) -> list[str]:
+    """Let a child write the files; returns the operators that it does not know."""
+    types = element_types(graph)
+    with tempfile.TemporaryDirectory(dir=out) as made:
+        cut = []
+        for at, segment in enumerate(segments(graph, tower.sites)):
+            file, model = Path(made) / f"segment{at}.onnx", segment.graph(graph, types)
+            save(model, file, _OUTSIDE)
+            inside = {name for node in model.graph.node for name in node.output}
+            own = [name for name in values if name in inside]
+            cut.append({"graph": str(file), "outputs": segment.outputs, "made": segment.made, "values": own})
+        request = {
+            "tower": tower.kind, "segments": cut, "output": tower.output, "inputs": list(tower.inputs),
+            "feeds": list(feeds), "probes": PROBES, "out": str(out), "scratch": made, "seed": context.seed,
+        }  # fmt: skip
+        what = f"weigh {tower.kind} tokens"
+        told = child.run("compress.steps.sensor", request, Limits.of_machine(), context.progress, what)
+    unknown: list[str] = told["unknown"]
+    return unknown
+
+
+def _digest(graph: onnx.ModelProto, values: Sequence[str], feeds: Sequence[str]) -> str:
+    """Of everything that the weights depend on."""
+    found = hashlib.sha256(" ".join(values).encode())
+    for message in (*graph.graph.node, *graph.graph.initializer):
+        found.update(message.SerializeToString(deterministic=True))
+    for path in feeds:
+        found.update(Path(path).read_bytes())
+    return found.hexdigest()
