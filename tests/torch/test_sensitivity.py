@@ -8,6 +8,7 @@ from onnx import helper, numpy_helper
 
 from compress.models.differentiable import DifferentiableTower
 from compress.models.junctions import junction
+from compress.steps import sensor
 from compress.steps._sensitivity import PROBES, sensitivity
 from compress.steps._walk import walk
 from compress.steps.prune import mlp
@@ -86,6 +87,16 @@ def test_operators_without_a_gradient_are_told(deep, tmp_path):
     assert not alike.unknown
     report = mlp.apply(deep, mlp.Spec(towers=("vision",), ratio=0.5), Context(lambda kind: tiny_towers.feeds(kind, 12)))
     assert all("tokens alike: no gradient of Hardmax" in row.treatment for row in report.rows if "fc2" in row.site)
+
+
+def test_samples_count_alike_and_broken_gradients_not_at_all(tmp_path):
+    told = np.array(
+        [[1, 3, 0, 0], [1e-30, 0, 0, 3e-30], [0, 0, 0, 0], [np.nan, 1, 2, 3], [np.inf, 1, 1, 1]], np.float32
+    )
+    np.savez(tmp_path / "sensed0.npz", stream=told)
+    sensor._scale(tmp_path, 1)
+    with np.load(tmp_path / "sensed0.npz") as found:
+        assert found["stream"].tolist() == [[1, 3, 0, 0], [1, 0, 0, 3], [0] * 4, [1] * 4, [1] * 4]
 
 
 def test_tokens_that_reach_nothing_are_silent(tmp_path):

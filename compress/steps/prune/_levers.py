@@ -10,6 +10,7 @@ from typing import Final, Literal, NamedTuple
 from compress.core import names
 from compress.core.errors import UsageError
 from compress.models.tower import Encoder, Tower
+from compress.steps._walk import Tokens
 from compress.steps.step import Context, SiteReport
 
 Method = Literal["depth", "qk", "heads", "vo", "mlp"]
@@ -34,7 +35,9 @@ class Setting(NamedTuple):
         return f"{self.method} {100 * self.level:g} %{'' if self.layer is None else f' of layer {self.layer}'}"
 
 
-def turn(encoder: Encoder, settings: Sequence[Setting], free: Layers, context: Context) -> list[SiteReport]:
+def turn(
+    encoder: Encoder, settings: Sequence[Setting], free: Layers, context: Context, tokens: Tokens = "by_gradient"
+) -> list[SiteReport]:
     """Apply settings to an encoder, in place; rows of the same site become one."""
     order = sorted(settings, key=lambda each: (each.tower, METHODS.index(each.method), each.layer or 0))
     rows: list[SiteReport] = []
@@ -42,7 +45,8 @@ def turn(encoder: Encoder, settings: Sequence[Setting], free: Layers, context: C
         module = names.load("compress.steps", f"prune.{each.method}")
         include = _include(encoder.towers[each.tower], module.ROLES, _reached(each, free))
         if include:
-            spec = module.Spec(towers=(each.tower,), ratio=each.level, include=include)
+            told = {"tokens": tokens} if "tokens" in module.Spec.model_fields else {}
+            spec = module.Spec(towers=(each.tower,), ratio=each.level, include=include, **told)
             rows += module.apply(encoder, spec, context).rows
     return _merged(rows)
 

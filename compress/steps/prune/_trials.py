@@ -16,6 +16,7 @@ from compress.models.tower import Encoder, copied
 from compress.recipe.fields import Strict
 from compress.steps._kept import half
 from compress.steps._outputs import Rows, outputs
+from compress.steps._walk import Tokens
 from compress.steps.prune import _levers
 from compress.steps.prune._levers import Layers, Setting
 from compress.steps.step import Context
@@ -58,16 +59,17 @@ class Search:
     context: Context
     costs: Mapping[str, float]
     expected: Mapping[str, Rows]
+    tokens: Tokens
 
     @classmethod
-    def of(cls, encoder: Encoder, budget: Budget, free: Layers, context: Context) -> Search:
+    def of(cls, encoder: Encoder, budget: Budget, free: Layers, context: Context, tokens: Tokens) -> Search:
         """Before the first trial. Raises UsageError for a budget that nobody can measure here."""
         if budget.latency is not None and context.latency is None:
             raise UsageError("nobody measures latency here", "budget.latency", "use parameters, flops or neurons")
         costs = {kind: before for kind, (before, _) in _costs(encoder, budget, free, context).items()}
         judges = replace(half(context, 1), progress=Silent())
         expected = {} if context.loss else {kind: outputs(encoder.towers[kind], judges) for kind in free}
-        return cls(encoder, budget, free, context, costs, expected)
+        return cls(encoder, budget, free, context, costs, expected, tokens)
 
     @property
     def named(self) -> str:
@@ -78,7 +80,7 @@ class Search:
         """Settings on a copy: the share of each tower's cost that stays, and the loss."""
         made = copied(self.encoder, {each.tower for each in settings})
         quiet = replace(self.context, progress=Silent())
-        _levers.turn(made, settings, self.free, half(quiet, 0) if self.expected else quiet)
+        _levers.turn(made, settings, self.free, half(quiet, 0) if self.expected else quiet, self.tokens)
         shares = {kind: after / before for kind, (before, after) in self._after(made, quiet).items()}
         return shares, self._loss(made, {each.tower for each in settings}, quiet)
 

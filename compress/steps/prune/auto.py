@@ -18,6 +18,7 @@ from compress.core.errors import UsageError
 from compress.models.tower import Encoder
 from compress.recipe.steps import StepSpec
 from compress.steps._kept import kept
+from compress.steps._walk import Tokens
 from compress.steps.prune import _allocation, _levers
 from compress.steps.prune._allocation import Choice, Option
 from compress.steps.prune._layers import layers, summary
@@ -54,6 +55,8 @@ class Spec(StepSpec):
         description="what is searched by: the policy's gates on development data, or cosines on calibration data",
     )
 
+    tokens: Tokens = Field("by_gradient", description="how tokens count: by the embedding's squared gradient, or alike")
+
     @field_validator("methods", "levels")
     @classmethod
     def _distinct(cls, entries: tuple[object, ...]) -> tuple[object, ...]:
@@ -72,11 +75,11 @@ def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
         for tower, found in layers(encoder, spec, ROLES)
     }
     with kept(encoder, tuple(free), judged) as prepared:
-        search = Search.of(encoder, spec.budget, free, prepared)
+        search = Search.of(encoder, spec.budget, free, prepared, spec.tokens)
         tried, refused = _alone(search, spec)
         made = _together(search, spec, tried)
         best = min(made, key=lambda each: (each.loss, -each.share))
-        rows = _levers.turn(encoder, best.settings, free, prepared)
+        rows = _levers.turn(encoder, best.settings, free, prepared, spec.tokens)
     ((unit, budget),) = spec.budget.told.items()
     told = ", ".join(f"{each.tower} {each.words}" for each in best.settings)
     line = f"{unit} {best.share:.3f} of {budget:g} allowed: {told}; {search.named} {best.loss:.4g}; {summary(rows)}"

@@ -149,6 +149,45 @@ def test_noise_takes_a_strong_ridge_and_structure_a_weak_one():
     assert left < 1e-5
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.03, 0.3, 3.0])
+def test_the_way_downhill_ends_where_the_whole_grid_is_least(noise):
+    rng = np.random.default_rng(1)
+    mixing, truth = rng.normal(size=(12, 30)) + 0.1 * rng.normal(size=(12, 30)), rng.normal(size=(30, 4))
+    train, held_out = (
+        moments(x, x @ truth + noise * rng.normal(size=(len(x), 4)))
+        for x in (rng.normal(size=(60, 12)) @ mixing + 0.05 * rng.normal(size=(60, 30)) for _ in range(2))
+    )
+    keep = np.arange(0, 30, 2)
+    start = truth.T[:, keep]
+    errors = {each: _ridge.error(_ridge.fit(train, start, keep, each), held_out, keep) for each in _ridge.GRID}
+    best = min(errors, key=lambda each: errors[each])
+    assert _ridge.best_ridge(train, held_out, start, keep) == (best, pytest.approx(errors[best]))
+
+
+def test_where_nothing_can_be_inverted_the_first_problem_is_told(monkeypatch):
+    broken = np.linalg.LinAlgError("not positive definite")
+
+    def fail(*_):
+        raise broken
+
+    monkeypatch.setattr(_ridge._Rows, "fit", fail)
+    rng = np.random.default_rng(0)
+    seen, keep = moments(rng.normal(size=(9, 3)), rng.normal(size=(9, 2))), np.arange(3)
+    with pytest.raises(np.linalg.LinAlgError, match="not positive definite"):
+        _ridge.best_ridge(seen, seen, np.zeros((2, 3)), keep)
+
+
+def test_rows_that_count_twice_are_as_rows_that_are_there_twice():
+    rng = np.random.default_rng(3)
+    x, t = (rng.normal(size=(20, size)).astype(np.float32) for size in (4, 2))
+    weights = rng.integers(1, 4, 20)
+    counted, there = JointMoments(), moments(np.repeat(x, weights, 0), np.repeat(t, weights, 0))
+    counted.add(x, t, weights.astype(np.float32))
+    for name in ("cross", "sums", "power", "rows"):
+        assert getattr(counted, name) == pytest.approx(getattr(there, name), rel=1e-4, abs=1e-4)
+    assert counted.inputs.covariance == pytest.approx(there.inputs.covariance, rel=1e-4, abs=1e-4)
+
+
 def test_moments_of_a_product_and_of_mapped_inputs():
     rng = np.random.default_rng(2)
     x, weight, bias = rng.normal(size=(30, 4)).astype(np.float32), rng.normal(size=(3, 4)), rng.normal(size=3)
