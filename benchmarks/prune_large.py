@@ -63,14 +63,15 @@ def write(file: Path, layers: int) -> dict[str, Any]:
     return {"bytes": sum(path.stat().st_size for path in file.parent.glob(f"{file.name}*"))}
 
 
-def prune(file: Path, images: int) -> dict[str, Any]:
+def prune(file: Path, images: int, tokens: str) -> dict[str, Any]:
     """Prune the tower and write it beside the file; seconds and bytes at the peak of every step."""
     encoder = load_onnx({"vision": file}, {"kind": "plain"})
     found = []
     for method in STEPS:
         reset()
         begun = time.perf_counter()
-        method.apply(encoder, method.Spec(towers=("vision",), ratio=0.5), Context(lambda _: noise(images)))
+        told = {"tokens": tokens} if "tokens" in method.Spec.model_fields else {}
+        method.apply(encoder, method.Spec(towers=("vision",), ratio=0.5, **told), Context(lambda _: noise(images)))
         seconds = time.perf_counter() - begun
         child = 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
         found.append({"step": method.USE, "seconds": seconds, "here": peak(), "child": child})
@@ -138,14 +139,19 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--layers", type=int, nargs="+", default=[24])
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--tokens", choices=("by_gradient", "alike"), default="by_gradient")
     parser.add_argument("--document", type=Path)
     parser.add_argument("--part", choices=("write", "prune", "compare"), help="what a process of its own does")
     parser.add_argument("--file", type=Path)
     given = parser.parse_args(arguments)
     if given.part:
-        work = {"write": (write, given.layers[0]), "prune": (prune, given.images), "compare": (compare, given.rounds)}
-        function, option = work[given.part]
-        print(json.dumps(function(given.file, option)))
+        work = {
+            "write": (write, given.layers[0]),
+            "prune": (prune, given.images, given.tokens),
+            "compare": (compare, given.rounds),
+        }
+        function, *options = work[given.part]
+        print(json.dumps(function(given.file, *options)))
         return
     lines = [
         "| layers | model | seconds of qk + vo + mlp | together | a layer | peak / model | largest child / model "
@@ -166,6 +172,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def _apart(part: str, file: Path, layers: int, given: argparse.Namespace) -> Any:
     options = ("--layers", str(layers), "--images", str(given.images), "--rounds", str(given.rounds))
+    options += ("--tokens", given.tokens)
     command = [sys.executable, __file__, "--part", part, "--file", str(file), *options]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
 
@@ -176,7 +183,8 @@ def described(given: argparse.Namespace) -> str:
     packages = ", ".join(f"{name} {told['packages'][name]}" for name in ("compress", "onnxruntime", "numpy"))
     depths = " ".join(map(str, given.layers))
     return (
-        f"### ViT-L/14's width\n\n`python benchmarks/prune_large.py --layers {depths} --images {given.images}` on "
+        f"### ViT-L/14's width\n\n`python benchmarks/prune_large.py --layers {depths} --images {given.images} "
+        f"--tokens {given.tokens}` on "
         f"{told['cpu']}, {os.cpu_count()} cores, {packages}. Half of the MLP neurons, and half of the query, key and "
         "value dims go. Memory is resident, with the interpreter; `both` adds the peaks, though they need not fall "
         "together. Latency is of the export over float, paired, with the lowest and the highest."
