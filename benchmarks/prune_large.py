@@ -187,7 +187,8 @@ def described(given: argparse.Namespace) -> str:
         f"--tokens {given.tokens}` on "
         f"{told['cpu']}, {os.cpu_count()} cores, {packages}. Half of the MLP neurons, and half of the query, key and "
         "value dims go. Memory is resident, with the interpreter; `both` adds the peaks, though they need not fall "
-        "together. Latency is of the export over float, paired, with the lowest and the highest."
+        "together, and the child's at a large model is its parent's from before it began. Latency is of the export "
+        "over float, paired, with the lowest and the highest."
     )
 
 
