@@ -118,8 +118,9 @@ def walk(
 def _weighed(
     tower: Tower, graph: onnx.ModelProto, junctions: Sequence[Junction], feeds: Sequence[str], context: Context
 ) -> Sensitivity:
-    """The weights of tokens at all places of the tower where a branch ends, these junctions among them."""
-    ends = [junction(tower, site).joined for site in tower.sites if site.role in ENDS]
+    """The weights of tokens at these junctions; for a search, at all places of the tower where a branch ends."""
+    searched = tower.sites if context.memory is not None else ()
+    ends = [junction(tower, site).joined for site in searched if site.role in ENDS]
     inside = {name for node in graph.graph.node for name in node.output}
     wanted = inside.intersection((*(each.joined for each in junctions), *ends))
     return sensitivity(tower, graph, sorted(wanted), feeds, context)

@@ -78,7 +78,8 @@ def _module(kind: str, segment: Mapping[str, Any]) -> DifferentiableTower:
     inputs = tuple(value.name for value in graph.graph.input)
     *others, last = segment["made"]
     module = DifferentiableTower(Tower(kind, graph, (), inputs, last), [*others, *segment["values"]])
-    return module.requires_grad_(False)
+    floats = any(value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT for value in graph.graph.input)
+    return module.requires_grad_(not floats)  # behind token ids alone, a gradient has to begin at a weight
 
 
 def _of_direction(embedding: Tensor, probes: int, rng: torch.Generator) -> Tensor:
@@ -103,17 +104,18 @@ def _backward(
     found = module(feed)
     ends = [name for name in segment["made"] if name in known and found[name].requires_grad]
     passed = {name: each for name, each in known.items() if name not in segment["made"]}
-    wanted = {**{name: feed[name] for name in floats}, **{name: found[name] for name in segment["values"]}}
-    sums = {name: torch.zeros_like(value, requires_grad=False) for name, value in wanted.items()}
+    inside = {name: found[name] for name in segment["values"]}
+    sums = {name: torch.zeros_like(value, requires_grad=False) for name, value in inside.items()}
+    wanted = {name: feed[name] for name in floats} | {name: each for name, each in inside.items() if each.requires_grad}
     made: dict[str, list[Tensor]] = {name: [] for name in floats}
     probes = next(iter(known.values())).shape[0]
-    for probe in range(probes if ends else 0):
+    for probe in range(probes if ends and wanted else 0):
         given_ = [known[name][probe] for name in ends]
         got = torch.autograd.grad(
             [found[name] for name in ends], list(wanted.values()), given_, retain_graph=True, allow_unused=True
         )
         for name, gradient in zip(wanted, got, strict=True):
-            if gradient is not None:
+            if name in sums and gradient is not None:
                 sums[name] += gradient.square()
             if name in made:
                 made[name].append(torch.zeros_like(feed[name]) if gradient is None else gradient)

@@ -1,5 +1,7 @@
 """Weights of tokens: the child's gradients, segment by segment, against those of the whole tower at once."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tiny_towers
@@ -8,6 +10,7 @@ from onnx import helper, numpy_helper
 
 from compress.models.differentiable import DifferentiableTower
 from compress.models.junctions import junction
+from compress.models.segments import segments
 from compress.steps import sensor
 from compress.steps._sensitivity import PROBES, sensitivity
 from compress.steps._walk import walk
@@ -48,11 +51,15 @@ def expected(tower, feed, values, rng):
     return {name: (each / each.mean(1, keepdim=True)).numpy() for name, each in sums.items()}
 
 
+@pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("kind", ["vision", "text"])
-def test_segments_give_the_gradient_of_the_whole(deep, tmp_path, kind):
+def test_segments_give_the_gradient_of_the_whole(deep, tmp_path, kind, whole):
+    """Cut into blocks, or in one piece, which behind token ids has no float input."""
     tower, feeds = deep.towers[kind], list(tiny_towers.feeds(kind, 2))
     values = ends(tower)
     assert len(values) == 6
+    tower = replace(tower, sites=()) if whole else tower
+    assert (len(segments(tower.graph, tower.sites)) == 1) is whole
     found = sensitivity(tower, tower.graph, values, files(tower, tmp_path, feeds), Context(seed=3))
     rng = torch.Generator().manual_seed(3)
     assert len(found.files) == len(feeds)
