@@ -1,13 +1,14 @@
 """What a short training brings back of pocket-clip after pruning and after plain 4-bit weights.
 
     python benchmarks/heal.py                     # everything; hours on two cores; rewrites docs/benchmarks.md
-    python benchmarks/heal.py --only healed       # one row, printed: see --list
-    python benchmarks/heal.py --steps 4 --samples 64 --items 40 --only healed    # a look whether it runs
+    python benchmarks/heal.py --only healed       # one row again, the others of the document stay: see --list
+    python benchmarks/heal.py --steps 4 --samples 64 --items 40 --only healed --print    # a look whether it runs
 
 Half of all MLP neurons go, alone or with their blocks, shared out over layers by what calibration data lose
 (`prune.auto`); then the student trains towards the whole model on renderings that are neither calibration nor release
 data. Every row has the same student, data and steps; what it differs in stands in its name. CPU minutes are those of
-the training, of this process and its children. Scores are of the release split, as shares of the reference's; the
+the training, of this process and its children; what the teacher says is kept below --cache, so the first row of a kind
+of data pays for all. Scores are of the release split, as shares of the reference's; the
 intervals are those of the paired difference in reading, by the normal approximation.
 """
 
@@ -25,7 +26,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from tables import Shown, cpu_seconds, write
+from tables import Shown, cpu_seconds, merge
 
 from compress.core.progress import Silent
 from compress.data.stored import stored
@@ -184,9 +185,10 @@ def head(given: argparse.Namespace) -> list[str]:
 def main(arguments: Sequence[str]) -> None:
     """Print the rows as they come; all of them go into the document."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", action="append", choices=ROWS, help="these rows, printed and not written")
+    parser.add_argument("--only", action="append", choices=ROWS, help="these rows")
+    parser.add_argument("--print", action="store_true", help="leave the document as it is")
     parser.add_argument("--list", action="store_true", help="names of the rows")
-    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--steps", type=int, default=1400)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--samples", type=int, default=8192)
     parser.add_argument("--items", type=int, default=2240)
@@ -201,8 +203,8 @@ def main(arguments: Sequence[str]) -> None:
     for name in given.only or ROWS:
         lines.append(measured(name, given))
         print(lines[-1], flush=True)
-    if not given.only:
-        write(BEGIN, END, lines)
+        if not given.print:
+            merge(BEGIN, END, lines)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,24 @@ def write(begin: str, end: str, lines: Sequence[str]) -> None:
     DOCUMENT.write_text(text, "utf-8")
 
 
+def merge(begin: str, end: str, lines: Sequence[str]) -> None:
+    """Write a block that ends in a table; rows of the one that is there stay where `lines` has none of that name."""
+    text = DOCUMENT.read_text("utf-8")
+    old = text.split(begin)[1].split(end)[0].splitlines() if begin in text else []
+    new = {_name(line): line for line in lines[_table(lines) :]}
+    kept = {_name(line): line for line in old[_table(old) :] if line.startswith("| ")}
+    write(begin, end, [*lines[: _table(lines)], *(kept | new).values()])
+
+
+def _table(lines: Sequence[str]) -> int:
+    """Where the rows of the only table begin."""
+    return next((at + 1 for at, line in enumerate(lines) if line.startswith("| ---")), len(lines))
+
+
+def _name(line: str) -> str:
+    return line.split("|")[1].strip()
+
+
 def cpu_seconds() -> float:
     """Processor time of this process and of its children that ended."""
     kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)

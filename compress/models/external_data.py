@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from google.protobuf.message import Message  # type: ignore[import-untyped]
+from onnx import helper, numpy_helper
 
 from compress.core.errors import IntegrityError
 from compress.models import reference
@@ -18,6 +19,9 @@ from compress.models.graph import array, messages
 ABOVE: Final = 1_800_000_000
 """Bytes above which weights lie in a file of their own: protobuf cannot hold 2 GB."""
 
+APART: Final = 1 << 20
+"""The same for files that a child reads soon: weights that are written one by one need no second copy of them here."""
+
 SMALL: Final = 1024
 """Bytes up to which a weight stays in the model file."""
 
@@ -25,50 +29,74 @@ _PAGE: Final = 4096
 _KEYS: Final = {"location", "offset", "length", "checksum"}
 
 
-def save(model: onnx.ModelProto, path: Path, above: int = ABOVE) -> None:
+def save(model: onnx.ModelProto, path: Path, above: int = ABOVE, outputs: Sequence[str] = ()) -> None:
     """Write a model; the same model gives the same bytes. Weights of more than `above` go to `<file>_data` beside it.
 
-    References are read one after the other, so what is written may be larger than memory.
+    Weights that go to a file of their own are written, and references read, one after the other: no second copy of the
+    model is held, and what is written may be larger than memory. `outputs` are float values of the graph that the file
+    returns as well.
     """
-    referred = [tensor for tensor in model.graph.initializer if reference.is_reference(tensor)]
-    size = model.ByteSize() + sum(reference.nbytes(tensor) for tensor in referred)
-    if size < above and not referred:
+    made = _without_weights(model)
+    size = made.ByteSize() + sum(map(reference.nbytes, model.graph.initializer))  # that of a model takes a copy of it
+    if size < above and not outputs and not any(map(reference.is_reference, model.graph.initializer)):
         path.write_bytes(model.SerializeToString(deterministic=True))
         return
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
+    have = {value.name for value in made.graph.output}
+    new = [name for name in dict.fromkeys(outputs) if name not in have]
+    made.graph.output.extend(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in new)
     if size < above:
-        for tensor in made.graph.initializer:
-            if reference.is_reference(tensor):
-                tensor.CopyFrom(_held(tensor))
+        made.graph.initializer.extend(map(_held, model.graph.initializer))
     else:
         with path.with_name(f"{path.name}_data").open("wb") as data:
-            for tensor in made.graph.initializer:
-                if reference.nbytes(tensor) >= SMALL:
-                    _put_out(tensor, data)
+            for tensor in model.graph.initializer:
+                large = reference.nbytes(tensor) >= SMALL
+                made.graph.initializer.append(_put_out(tensor, data) if large else tensor)
     path.write_bytes(made.SerializeToString(deterministic=True))
 
 
+def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    made = onnx.ModelProto()
+    for described, value in model.ListFields():
+        if described.name != "graph":
+            _set(made, described.name, value)
+    for described, value in model.graph.ListFields():
+        if described.name != "initializer":
+            _set(made.graph, described.name, value)
+    return made
+
+
+def _set(message: Message, name: str, value: Any) -> None:
+    """Give a field a copy of another message's value, whether it is a number, a message or many."""
+    field = getattr(message, name)
+    if isinstance(field, Message):
+        field.CopyFrom(value)
+    elif hasattr(field, "extend"):
+        field.extend(value)
+    else:
+        setattr(message, name, value)
+
+
 def _held(tensor: onnx.TensorProto) -> onnx.TensorProto:
+    if not reference.is_reference(tensor):
+        return tensor
     return numpy_helper.from_array(np.ascontiguousarray(array(tensor)), tensor.name)
 
 
-def _put_out(tensor: onnx.TensorProto, data: IO[bytes]) -> None:
-    """Write a weight at the next page of a file, and leave in the tensor where that is."""
+def _put_out(tensor: onnx.TensorProto, data: IO[bytes]) -> onnx.TensorProto:
+    """Write a weight at the next page of a file; returns a tensor that says where that is."""
+    made = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
     if reference.is_reference(tensor) or not tensor.raw_data:
         values = np.ascontiguousarray(array(tensor))
-        made = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
-        tensor.CopyFrom(made)
         content = values.data.cast("B") if values.size else b""
     else:
         content = tensor.raw_data
-        tensor.ClearField("raw_data")
     data.write(b"\0" * (-data.tell() % _PAGE))
-    tensor.data_location = onnx.TensorProto.EXTERNAL
+    made.data_location = onnx.TensorProto.EXTERNAL
     told = {"location": Path(data.name).name, "offset": str(data.tell()), "length": str(len(content))}
     for key, value in told.items():
-        tensor.external_data.add(key=key, value=value)
+        made.external_data.add(key=key, value=value)
     data.write(content)
+    return made
 
 
 def referring(path: Path) -> onnx.ModelProto:

@@ -133,3 +133,10 @@ def refresh(tower: Tower) -> None:
             shape = tuple(tensors[weight].dims)
             sites.append(Site(site.name, site.role, site.layer, site.op, site.node, weight, shape))
     tower.sites = tuple(sites)
+
+
+def compact(tower: Tower) -> None:
+    """Give back the memory of what was replaced: protobuf keeps it for as long as the graph that it stood in."""
+    whole = onnx.ModelProto()
+    whole.CopyFrom(tower.graph)
+    tower.graph = whole

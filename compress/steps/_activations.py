@@ -16,7 +16,7 @@ from onnx import helper
 from compress.core.errors import UsageError
 from compress.data import child
 from compress.data.child import Limits
-from compress.models.external_data import save
+from compress.models.external_data import APART, save
 from compress.models.tower import Site, Tower
 from compress.steps.observer import Observer
 from compress.steps.step import Context, Feeds
@@ -58,7 +58,7 @@ def watch_values(
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         feeds = stored(tower, context, folder)
-        save(with_outputs(tower.graph, [value for value in values if value not in tower.inputs]), folder / "graph.onnx")
+        save(tower.graph, folder / "graph.onnx", APART, [value for value in values if value not in tower.inputs])
         request = {
             "graph": str(folder / "graph.onnx"),
             "tower": tower.kind,
@@ -124,13 +124,3 @@ def stored(tower: Tower, context: Context, folder: Path) -> list[str]:
 def _read(observer: type[Seen], path: Path) -> Seen:
     with np.load(path, allow_pickle=False) as state:
         return observer.restored(dict(state))
-
-
-def with_outputs(graph: onnx.ModelProto, values: Sequence[str]) -> onnx.ModelProto:
-    """A copy of the graph that also returns the named float values."""
-    model = onnx.ModelProto()
-    model.CopyFrom(graph)
-    have = {value.name for value in model.graph.output}
-    new = [name for name in values if name not in have]
-    model.graph.output.extend(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in new)
-    return model

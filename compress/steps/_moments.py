@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -60,6 +60,16 @@ class Moments:
         crossed = np.outer(total, moved)
         made.gram = matrix @ self.gram @ matrix.T + crossed + crossed.T + self.rows * np.outer(moved, moved)
         made.total, made.rows = total + self.rows * moved, self.rows
+        return made
+
+    @classmethod
+    def summed(cls, parts: Iterable[tuple[float, Moments]]) -> Moments:
+        """The moments of the rows of all parts, each counted as often as the number before it says."""
+        made, found = cls(), [(weight, each) for weight, each in parts if weight and each.rows]
+        if found:
+            made.gram = _sum([(weight, each.gram) for weight, each in found])
+            made.total = _sum([(weight, each.total) for weight, each in found])
+            made.rows = sum(weight * each.rows for weight, each in found)
         return made
 
     def state(self) -> dict[str, Matrix]:
@@ -136,16 +146,21 @@ class JointMoments:
         """Sum of the variances of the targets."""
         return self.power / (self.rows or 1) - float(np.square(self.target_mean).sum())
 
-    def __add__(self, other: JointMoments) -> JointMoments:
-        """The moments of the rows of both."""
-        if not (self.rows and other.rows):
-            return self if self.rows else other
-        made = JointMoments()
-        made.inputs.gram = self.inputs.gram + other.inputs.gram
-        made.inputs.total = self.inputs.total + other.inputs.total
-        made.inputs.rows = self.rows + other.rows
-        made.cross, made.sums = self.cross + other.cross, self.sums + other.sums
-        made.power = self.power + other.power
+    @classmethod
+    def summed(cls, parts: Iterable[tuple[float, JointMoments]]) -> JointMoments:
+        """The moments of the rows of all parts, each counted as often as the number before it says.
+
+        A part that is alone and counts once is returned as it is.
+        """
+        found = [(weight, each) for weight, each in parts if weight and each.rows]
+        if len(found) == 1 and found[0][0] == 1:
+            return found[0][1]
+        made = cls()
+        made.inputs = Moments.summed((weight, each.inputs) for weight, each in found)
+        if found:
+            made.cross = _sum([(weight, each.cross) for weight, each in found])
+            made.sums = _sum([(weight, each.sums) for weight, each in found])
+            made.power = sum(weight * each.power for weight, each in found)
         return made
 
     def mapped(self, matrix: Matrix) -> JointMoments:
@@ -154,15 +169,6 @@ class JointMoments:
         if self.rows:
             made.inputs = self.inputs.mapped(matrix)
             made.cross, made.sums, made.power = self.cross @ matrix.T, self.sums, self.power
-        return made
-
-    def scaled(self, weight: float) -> JointMoments:
-        """The same rows, each counted `weight` times."""
-        made = JointMoments()
-        if weight and self.rows:
-            made.inputs.gram, made.inputs.total = weight * self.inputs.gram, weight * self.inputs.total
-            made.inputs.rows = weight * self.rows
-            made.cross, made.sums, made.power = weight * self.cross, weight * self.sums, weight * self.power
         return made
 
     def state(self) -> dict[str, Matrix]:
@@ -179,6 +185,16 @@ class JointMoments:
 
 
 _BLOCK: Final = 256
+
+
+def _sum(parts: Sequence[tuple[float, Matrix]]) -> Matrix:
+    """The weighted sum, a few rows at a time: a weighted part of its own would be as large again."""
+    made = np.zeros(parts[0][1].shape)
+    for start in range(0, len(made), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        for weight, each in parts:
+            made[rows] += each[rows] if weight == 1 else weight * each[rows]
+    return made
 
 
 def _centered(products: Matrix, left: Matrix, right: Matrix) -> Matrix:

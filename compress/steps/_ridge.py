@@ -8,7 +8,7 @@ so that an infinite lambda leaves the kept weights as they are.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Final
 
@@ -19,6 +19,9 @@ from compress.steps._moments import JointMoments, Matrix
 
 GRID: Final = tuple(10.0**power for power in range(-7, 1))
 """Ridges that are tried, as shares of the mean variance of the kept inputs."""
+
+DIRECTIONS: Final = 128
+"""Random directions by which ridges are compared where there are more outputs (Johnson-Lindenstrauss)."""
 
 Kept = NDArray[np.intp]
 
@@ -48,27 +51,34 @@ class _Rows:
         covariance, cross = moments.inputs.covariance_of(keep), moments.cross_covariance_of(keep)
         return cls(covariance, cross, moments.inputs.mean[keep], moments.target_mean, moments.target_variance)
 
-    def fit(self, start: Matrix, unexplained: Matrix, ridge: float) -> Fit:
-        """Predict the targets; `unexplained` (out, kept) is what the covariances say that `start` leaves."""
+    def seen_from(self, directions: Matrix) -> _Rows:
+        """Of targets Q t in place of t, for directions (few, out)."""
+        return replace(self, cross=directions @ self.cross, target_mean=directions @ self.target_mean)
+
+    def fit(self, start: Matrix, ridge: float) -> Fit:
+        """Predict the targets: (T + lambda S) (C + lambda I)^-1, of which S is what lambda = infinity gives."""
         from scipy import linalg  # here, because reading a recipe imports its methods and must answer at once
 
+        level = max(ridge * float(np.diag(self.covariance).mean()), 1e-30)
         held = self.covariance.copy()
-        held[np.diag_indices_from(held)] += max(ridge * float(np.diag(self.covariance).mean()), 1e-30)
-        added = linalg.cho_solve(linalg.cho_factor(held.T, lower=True, overwrite_a=True), unexplained.T).T
-        weight = start + added
+        held[np.diag_indices_from(held)] += level
+        factor = linalg.cho_factor(held.T, lower=True, overwrite_a=True)
+        weight = linalg.cho_solve(factor, (self.cross + level * start).T, overwrite_b=True).T
         return Fit(weight, self.target_mean - weight @ self.mean, ridge)
 
-    def unexplained(self, start: Matrix) -> Matrix:
-        """What `start` leaves of the covariances of targets with inputs."""
-        left: Matrix = self.cross - start @ self.covariance
-        return left
+    def shifted(self, start: Matrix) -> Fit:
+        """The weight as it stands, and the offset that puts the mean right."""
+        return Fit(start, self.target_mean - start @ self.mean, float("inf"))
+
+    def loss(self, made: Fit) -> float:
+        """Mean squared error less the variance of the targets."""
+        drift = self.target_mean - made.weight @ self.mean - made.offset
+        explained = 2 * float((made.weight * self.cross).sum())
+        return float(((made.weight @ self.covariance) * made.weight).sum()) - explained + float(drift @ drift)
 
     def error(self, made: Fit) -> float:
         """Mean squared error over the variance of the targets."""
-        spread = self.target_variance - 2 * float((made.weight * self.cross).sum())
-        spread += float(((made.weight @ self.covariance) * made.weight).sum())
-        drift = self.target_mean - made.weight @ self.mean - made.offset
-        return max(spread + float(np.square(drift).sum()), 0.0) / (self.target_variance or 1.0)
+        return max(self.target_variance + self.loss(made), 0.0) / (self.target_variance or 1.0)
 
 
 def fit(moments: JointMoments, start: Matrix, keep: Kept, ridge: float) -> Fit:
@@ -76,8 +86,7 @@ def fit(moments: JointMoments, start: Matrix, keep: Kept, ridge: float) -> Fit:
 
     Raises numpy.linalg.LinAlgError where the covariance cannot be inverted even so.
     """
-    rows = _Rows.of(moments, keep)
-    return rows.fit(start, rows.unexplained(start), ridge)
+    return _Rows.of(moments, keep).fit(start, ridge)
 
 
 def shifted(moments: JointMoments, start: Matrix, keep: Kept) -> Fit:
@@ -90,21 +99,25 @@ def error(made: Fit, moments: JointMoments, keep: Kept) -> float:
     return _Rows.of(moments, keep).error(made)
 
 
-def best_ridge(train: JointMoments, held_out: JointMoments, start: Matrix, keep: Kept) -> tuple[float, float]:
-    """The ridge of the grid whose fit on some rows has the least error on others, and that error; inf where none helps.
+def best_ridge(train: JointMoments, held_out: JointMoments, start: Matrix, keep: Kept) -> tuple[Fit, float]:
+    """The fit on some rows, with the ridge of the grid that has the least error on others, and that error.
 
     Goes downhill from the middle of the grid: with too little ridge a fit follows noise, with too much it stays as it
-    was, so the errors make one valley. Raises numpy.linalg.LinAlgError where no ridge that it comes by makes the
-    covariance invertible.
+    was, so the errors make one valley. Where none helps it is the start, shifted. Ridges are compared by random
+    directions of the targets where there are more targets than that. Raises numpy.linalg.LinAlgError where no ridge
+    that it comes by makes the covariance invertible.
     """
     rows, judges = _Rows.of(train, keep), _Rows.of(held_out, keep)
-    unexplained = rows.unexplained(start)
+    few, few_judges, few_start = rows, judges, start
+    if len(start) > DIRECTIONS:
+        directions = np.random.default_rng(0).standard_normal((DIRECTIONS, len(start)))
+        few, few_judges, few_start = rows.seen_from(directions), judges.seen_from(directions), directions @ start
     failed: list[np.linalg.LinAlgError] = []
 
     @cache
     def left(at: int) -> float:
         try:
-            return judges.error(rows.fit(start, unexplained, GRID[at]))
+            return few_judges.loss(few.fit(few_start, GRID[at]))
         except np.linalg.LinAlgError as problem:
             failed.append(problem)
             return float("inf")
@@ -114,5 +127,6 @@ def best_ridge(train: JointMoments, held_out: JointMoments, start: Matrix, keep:
         before, at = at, min((near for near in (at + 1, at, at - 1) if 0 <= near < len(GRID)), key=left)
     if not np.isfinite(left(at)):
         raise failed[0]
-    as_it_was = judges.error(shifted(train, start, keep))
-    return (GRID[at], left(at)) if left(at) < as_it_was else (float("inf"), as_it_was)
+    helps = left(at) < few_judges.loss(few.shifted(few_start))
+    made = rows.fit(start, GRID[at]) if helps else rows.shifted(start)
+    return made, judges.error(made)

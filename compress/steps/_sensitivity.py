@@ -20,7 +20,7 @@ import onnx
 
 from compress.data import child
 from compress.data.child import Limits
-from compress.models.external_data import save
+from compress.models.external_data import APART, save
 from compress.models.segments import segments
 from compress.models.tower import Tower
 from compress.steps.step import Context
@@ -28,8 +28,6 @@ from compress.targets.graph.types import element_types
 
 PROBES: Final = 2
 """Random directions of the embedding; more make weights of tokens steadier, and cost one pass each."""
-
-_OUTSIDE: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +65,7 @@ def _sensed(
         cut = []
         for at, segment in enumerate(segments(graph, tower.sites)):
             file, model = Path(made) / f"segment{at}.onnx", segment.graph(graph, types)
-            save(model, file, _OUTSIDE)
+            save(model, file, APART)
             inside = {name for node in model.graph.node for name in node.output}
             own = [name for name in values if name in inside]
             cut.append({"graph": str(file), "outputs": segment.outputs, "made": segment.made, "values": own})

@@ -21,7 +21,7 @@ import onnx
 from compress.core.errors import UsageError
 from compress.data import child
 from compress.data.child import Limits
-from compress.models.external_data import save
+from compress.models.external_data import APART, save
 from compress.models.junctions import Junction, junction, part
 from compress.models.surgery import linear
 from compress.models.tower import Tower
@@ -53,7 +53,14 @@ class Calibrated:
 
     def moments(self, silent: float = 0.0) -> JointMoments:
         """Of all samples; silent tokens count as much as `silent` says."""
-        return self.training(silent) + self.held_out + self.silent[1].scaled(silent)
+        return JointMoments.summed(self._parts(silent))
+
+    def inputs(self, silent: float = 0.0) -> Moments:
+        """Of what the product reads alone, of all samples."""
+        return Moments.summed((weight, each.inputs) for weight, each in self._parts(silent))
+
+    def _parts(self, silent: float) -> list[tuple[float, JointMoments]]:
+        return [(1, self.train), (1, self.held_out), *((silent, each) for each in self.silent)]
 
     def mapped(self, matrix: Matrix) -> Calibrated:
         """The same with M x in place of what the product reads."""
@@ -63,12 +70,14 @@ class Calibrated:
 
     def training(self, silent: float = 0.0) -> JointMoments:
         """Of the samples that are fitted to."""
-        return self.train + self.silent[0].scaled(silent)
+        return JointMoments.summed([(1, self.train), (silent, self.silent[0])])
 
 
 Tokens = Literal["by_gradient", "alike"]
 
 ENDS: Final = ("attn.out", "mlp.fc2")
+
+_NONE: Final = {"residual": None, "joined": None}
 
 HALVES: Final = ("train", "held", "silent_train", "silent_held")
 
@@ -100,15 +109,15 @@ def walk(
             request = _request(tower, each, before, stream, folder) | {"feeds": feeds, "sensed": list(weights.files)}
             if stream:
                 known = [*tower.inputs, *([before.joined] if before else [])]
-                save(part(was or tower.graph, known, [each.joined]), folder / "was.onnx")
+                save(part(was or tower.graph, known, [each.joined]), folder / "was.onnx", APART)
             last = not weights.files and each is junctions[-1]
             rest = part(tower.graph, [*tower.inputs, each.joined], [tower.output]) if last else None
             if stream and rest is not None and not _mixes(tower, rest):
-                save(rest, folder / "rest.onnx")
+                save(rest, folder / "rest.onnx", APART)
                 request["output"] = tower.output
             what = f"calibrate {tower.kind} {each.site.layer}"
             child.run("compress.steps.follower", request, Limits.of_machine(), context.progress, what)
-            train, held_out, *silent = (_read(tower, each, folder / f"{name}.npz", stream) for name in HALVES)
+            train, held_out, *silent = (_read(tower, each, folder / name, stream) for name in HALVES)
             yield Calibrated(each, train, held_out, (silent[0], silent[1]), weights.unknown)
             for moments in (train, held_out, *silent):
                 moments.clear()  # whoever asked may still hold them, and the next child needs the memory
@@ -149,7 +158,7 @@ def _request(tower: Tower, now: Junction, before: Junction | None, stream: bool,
     """What the child has to run; only parts of the graph, from what the run before it has kept."""
     wanted = [now.inner, now.residual] if stream else [now.inner]
     known = [*tower.inputs, *([before.residual] if before and stream else [])]
-    save(part(tower.graph, known, wanted), folder / "now.onnx")  # type: ignore[arg-type]
+    save(part(tower.graph, known, wanted), folder / "now.onnx", APART)  # type: ignore[arg-type]
     return {
         "tower": tower.kind,
         "folder": str(folder),
@@ -158,13 +167,14 @@ def _request(tower: Tower, now: Junction, before: Junction | None, stream: bool,
         "inner": now.inner,
         "residual": now.residual if stream else None,
         "joined": now.joined,
+        "before": {"residual": before.residual, "joined": before.joined} if before and stream else _NONE,
         "halves": HALVES,
     }
 
 
 def _read(tower: Tower, now: Junction, path: Path, stream: bool) -> JointMoments:
-    with np.load(path, allow_pickle=False) as state:
-        if stream:
-            return JointMoments.restored(dict(state))
-        weight, bias = (each.astype(np.float64) for each in linear(tower, now.site))
-        return JointMoments.of_product(Moments.restored(dict(state)), weight, bias)
+    state = {file.stem: np.load(file, allow_pickle=False) for file in path.glob("*.npy")}
+    if stream:
+        return JointMoments.restored(state)
+    weight, bias = (each.astype(np.float64) for each in linear(tower, now.site))
+    return JointMoments.of_product(Moments.restored(state), weight, bias)

@@ -42,13 +42,15 @@ def work(request: Data, channel: Channel) -> Data:
         with np.load(path, allow_pickle=False) as batch:
             feed: Arrays = {name: batch[name] for name in request["inputs"]}
         mask = feed.get(request["mask"] or "")
-        kept = _run(now, [request["inner"], *([residual] if residual else [])], feed, folder / f"now{at}.npz")
+        before = request["before"]
+        wanted = [request["inner"], *([residual] if residual else [])]
+        kept = _run(now, wanted, feed, folder / f"now{at}.npy", before["residual"])
         rows: list[NDArray[np.float32]] = [kept[request["inner"]]]
         if was is not None:
-            joined = _run(was, [request["joined"]], feed, folder / f"was{at}.npz")[request["joined"]]
+            joined = _run(was, [request["joined"]], feed, folder / f"was{at}.npy", before["joined"])[request["joined"]]
             rows.append(joined - kept[residual])
-            _keep(folder / f"now{at}.npz", residual, kept[residual])
-            _keep(folder / f"was{at}.npz", request["joined"], joined)
+            np.save(folder / f"now{at}.npy", kept[residual])
+            np.save(folder / f"was{at}.npy", joined)
         counted = _real(rows[0], mask)
         weights = _weights(request, at, rows[0])
         heard = counted
@@ -67,24 +69,21 @@ def work(request: Data, channel: Channel) -> Data:
             raise UsageError(f"{error}: the float model itself is broken", where) from error
         channel.done(1)
     for name, moments in zip(request["halves"], halves, strict=True):
-        np.savez(folder / f"{name}.npz", **moments.state())
+        (folder / name).mkdir(exist_ok=True)
+        for key, array in moments.state().items():  # not as one archive: its checksums take longer than the sums
+            np.save(folder / name / f"{key}.npy", array)
     return {}
 
 
-def _run(session: Any, wanted: list[str], feed: Arrays, stored: Path) -> Arrays:
-    """The wanted values, from the batch and what the run before has stored; what is stored already is not computed."""
+def _run(session: Any, wanted: list[str], feed: Arrays, stored: Path, name: str | None) -> Arrays:
+    """The wanted values, from the batch and what the run before has stored under a name, which is not computed."""
     held: Arrays = dict(feed)
-    if stored.is_file():
-        with np.load(stored, allow_pickle=False) as values:
-            held |= dict(values)
+    if name is not None:
+        held[name] = np.load(stored, allow_pickle=False)
     computed = [name for name in wanted if name not in held]
     named = {value.name: held[value.name] for value in session.get_inputs()}
     found = dict(zip(computed, run(session, computed, named) if computed else (), strict=True))
     return {name: np.asarray(found.get(name, held.get(name)), np.float32) for name in wanted}
-
-
-def _keep(path: Path, name: str, values: NDArray[np.float32]) -> None:
-    np.savez(path, **{name: values})  # type: ignore[arg-type]
 
 
 def _real(values: NDArray[np.float32], mask: NDArray[Any] | None) -> NDArray[np.bool_]:

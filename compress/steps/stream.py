@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import onnx
@@ -22,14 +22,11 @@ from compress.core.errors import UsageError
 from compress.core.progress import Progress
 from compress.data import child
 from compress.data.child import Limits
-from compress.models.external_data import save
+from compress.models.external_data import APART, save
 from compress.models.segments import Segment, segments
 from compress.models.tower import Site, Tower
 from compress.steps.step import Feeds
 from compress.targets.graph.types import element_types
-
-IN_THE_FILE: Final = 1 << 20
-"""Bytes of weights up to which a segment's model holds them; above, the child maps them from a file."""
 
 
 @dataclass
@@ -70,7 +67,7 @@ class Stream:
         files = [str(made / f"{number}.npz") for number in range(len(given))]
         with tempfile.TemporaryDirectory(dir=self.folder) as place:
             graph = Path(place) / "graph.onnx"
-            save(segment.graph(self.graph, self._types, asked["values"]), graph, IN_THE_FILE)
+            save(segment.graph(self.graph, self._types, asked["values"]), graph, APART)
             asked |= {
                 "graph": str(graph), "tower": self.kind, "inputs": list(segment.inputs), "feeds": given,
                 "kept": list(segment.outputs), "to": files, "out": asked.get("out", place),

@@ -17,9 +17,8 @@ from compress.core import digest
 from compress.core.progress import Progress
 from compress.data import child
 from compress.data.child import Limits
-from compress.models.external_data import save
+from compress.models.external_data import APART, save
 from compress.models.tower import Tower
-from compress.steps._activations import with_outputs
 from compress.steps.distill import _teacher
 
 Keys = NDArray[np.int64]
@@ -69,7 +68,7 @@ class Features:
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=".new-") as made:
             scratch, out = Path(made), Path(made) / "chunk"
             out.mkdir()
-            save(with_outputs(self.tower.graph, self.blocks), scratch / "graph.onnx")
+            save(self.tower.graph, scratch / "graph.onnx", APART, self.blocks)
             feeds = []
             for at, (_, feed) in enumerate(batches):
                 feeds.append(str(scratch / f"feed{at}.npz"))

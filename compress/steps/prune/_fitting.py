@@ -48,26 +48,29 @@ def fitted(seen: Calibrated, weight: Matrix, bias: Matrix, keep: Kept, how: Comp
         made, tried = (_ridge.shifted(each, start, keep) for each in (seen.moments(), seen.train))
         return Fitted(made, _judged(tried, seen, keep), f"bias fitted{few}", tried)
     try:
-        ridge, silent = _chosen(seen, start, keep)
-        if not np.isfinite(ridge):
-            made, tried = (_ridge.shifted(each, start, keep) for each in (seen.moments(silent), seen.training(silent)))
+        tried, silent = _chosen(seen, start, keep)
+        if not np.isfinite(tried.ridge):
+            made = _ridge.shifted(seen.moments(silent), start, keep)
             return Fitted(made, _judged(tried, seen, keep), "bias fitted: no ridge helps on held-out samples", tried)
-        made, tried = (_ridge.fit(each, start, keep, ridge) for each in (seen.moments(silent), seen.training(silent)))
+        made = _ridge.fit(seen.moments(silent), start, keep, tried.ridge)
     except np.linalg.LinAlgError as error:
         what = f"the covariance of its inputs cannot be inverted: {error}"
         raise UsageError(what, seen.junction.site.name, "use more calibration samples, or compensate: bias") from error
     return Fitted(
         made,
         _judged(tried, seen, keep),
-        f"fitted with ridge {ridge:.0e}" + f", silent {silent:g}" * bool(seen.silent[0].rows) + told,
+        f"fitted with ridge {tried.ridge:.0e}" + f", silent {silent:g}" * bool(seen.silent[0].rows) + told,
         tried,
     )
 
 
-def _chosen(seen: Calibrated, start: Matrix, keep: Kept) -> tuple[float, float]:
-    """The ridge and the weight of silent tokens that are best on held-out samples; a cautious ridge without any."""
+def _chosen(seen: Calibrated, start: Matrix, keep: Kept) -> tuple[Fit, float]:
+    """The fit of the samples that are fitted to, and the weight of silent tokens in it: the best on held-out samples.
+
+    Where there are none, a cautious ridge.
+    """
     if not seen.held_out.rows:
-        return 1e-2, SILENT[-1]
+        return _ridge.fit(seen.training(SILENT[-1]), start, keep, 1e-2), SILENT[-1]
     tried = {
         silent: _ridge.best_ridge(seen.training(silent), seen.held_out, start, keep)
         for silent in (SILENT if seen.silent[0].rows else SILENT[:1])

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from compress.core.errors import UsageError
+from compress.models.surgery import compact
 from compress.models.tower import Encoder, Site, Tower
 from compress.recipe.steps import StepSpec
 from compress.steps._selection import selected
@@ -33,6 +34,7 @@ def layers(encoder: Encoder, spec: StepSpec, roles: Sequence[str]) -> Iterator[t
     for tower in dict.fromkeys(spec.towers):
         if tower in encoder.towers and (found := _by_layer(encoder.towers[tower], wanted)):
             yield encoder.towers[tower], found
+            compact(encoder.towers[tower])
 
 
 def excluded(encoder: Encoder, spec: StepSpec, roles: Sequence[str], kind: str) -> dict[str, int | None]:

@@ -19,6 +19,10 @@ WIDE: Final = 2048
 """Inputs beyond which a quarter of the rounds has to do."""
 
 DAMPING: Final = 1e-4
+"""Share of the mean variance that is added to each."""
+
+_MOST: Final = 1.0
+_BLOCK: Final = 256
 
 
 def kept_count(width: int, ratio: float, multiple: int) -> int:
@@ -61,10 +65,7 @@ def eliminated(covariance: Matrix, weight: Matrix, groups: int, count: int) -> K
     """
     from scipy import linalg
 
-    size, places = len(covariance) // groups, np.arange(len(covariance))
-    covariance[np.diag_indices_from(covariance)] += max(DAMPING * float(np.diag(covariance).mean()), 1e-30)
-    lower = linalg.cholesky(covariance.T, lower=True, overwrite_a=True)  # columns first, as LAPACK reads it
-    inverse, _ = linalg.lapack.dpotri(lower, lower=1, overwrite_c=1)
+    size, places, inverse = len(covariance) // groups, np.arange(len(covariance)), _inverse(covariance)
     current, left = weight.astype(np.float64), np.ones(groups, np.bool_)
     a_round = max(1, (groups - count) // (ROUNDS if len(covariance) <= WIDE else ROUNDS // 4))
     while (more := int(left.sum()) - count) > 0:
@@ -79,13 +80,41 @@ def eliminated(covariance: Matrix, weight: Matrix, groups: int, count: int) -> K
     return np.flatnonzero(left)
 
 
+def _inverse(covariance: Matrix) -> Matrix:
+    """Lower triangle of the damped inverse, in the memory of the covariance.
+
+    Of few rows, or of rows of which few count, a covariance is singular, and sums in single precision make it slightly
+    indefinite; then it is damped more. Raises numpy.linalg.LinAlgError where no damping helps.
+    """
+    from scipy import linalg
+
+    diagonal, places = np.diag(covariance).copy(), np.diag_indices_from(covariance)
+    mean, damping = float(diagonal.mean()), DAMPING
+    while True:
+        covariance[places] = diagonal + max(damping * mean, 1e-30)
+        try:  # columns first, as LAPACK reads it: it writes to what numpy calls the upper triangle
+            factor, _ = linalg.cho_factor(covariance.T, lower=True, overwrite_a=True)
+        except np.linalg.LinAlgError:
+            damping *= 100  # well above the noise, which ten times as much need not be
+            if damping > _MOST:
+                raise
+            for start in range(0, len(covariance), _BLOCK):
+                rows = slice(start, start + _BLOCK)
+                within = np.tril(covariance[rows, rows], -1)
+                covariance[rows, start:] = covariance[start:, rows].T
+                covariance[rows, rows] = within + within.T
+            continue
+        inverse: Matrix = linalg.lapack.dpotri(factor, lower=1, overwrite_c=1)[0]
+        return inverse
+
+
 def _losses(inverse: Matrix, weight: Matrix, size: int, left: NDArray[np.bool_]) -> Matrix:
     """What the output loses with each group, by the lower triangle of the inverse; infinity for those that are gone."""
     from scipy import linalg
 
     losses = np.full(len(left), np.inf)
     if size == 1:
-        losses[left] = np.square(weight).sum(0)[left] / np.diag(inverse)[left]
+        losses[left] = np.einsum("od,od->d", weight, weight)[left] / np.diag(inverse)[left]
         return losses
     for group in np.flatnonzero(left):
         own = slice(group * size, (group + 1) * size)

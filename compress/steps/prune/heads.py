@@ -58,7 +58,7 @@ def _pruned(tower: Tower, found: Attention, seen: Calibrated, spec: Spec) -> lis
     if count == heads:
         return []
     weight, bias = (each.astype(np.float64) for each in linear(tower, found.output.site))
-    stay = _kept(seen.moments(0.01).inputs.covariance, weight, heads, count, spec.score)
+    stay = _kept(seen.inputs(0.01).covariance, weight, heads, count, spec.score)
     keep = _columns(stay, width)
     made = fitted(seen, weight, bias, keep, spec.compensate)
     gone = ranges(np.setdiff1d(np.arange(heads), stay).tolist())

@@ -82,7 +82,7 @@ def _kept(tower: Tower, layer: Layer, seen: Calibrated, weight: Matrix, count: i
     if score == "magnitude":
         before = np.concatenate([linear(tower, site)[0] for site in layer["mlp.fc1"]], 1).astype(np.float64)
         return _scores.choose(_scores.magnitude(weight, before), count)
-    covariance = seen.moments(0.01).inputs.covariance
+    covariance = seen.inputs(0.01).covariance
     if score == "variance":
         return _scores.choose(_scores.variance(covariance), count)
     if score == "fluctuation":

@@ -99,6 +99,20 @@ def test_places_as_text():
 # what the rest is fitted to ------------------------------------------------------------------------------------------
 
 
+def test_elimination_of_a_covariance_that_sums_have_made_indefinite():
+    """Rows that are all but one direction, summed up in single precision, as weights by the gradient leave them."""
+    rng = np.random.default_rng(0)
+    x = (1e3 * rng.normal(size=(40, 1)) * rng.normal(size=(1, 300)) + 1e-3 * rng.normal(size=(40, 300))).astype("f4")
+    covariance = (x.T @ x).astype(np.float64)
+    covariance[0, 1] = covariance[1, 0] = 1.001 * covariance[0, 1]
+    assert np.linalg.eigvalsh(covariance)[0] < -_scores.DAMPING * np.diag(covariance).mean()
+    before = covariance.copy()
+    keep = _scores.eliminated(covariance, rng.normal(size=(5, 300)), 300, 50)
+    assert len(keep) == 50
+    damped, inverse = before + 1e-2 * np.diag(before).mean() * np.eye(300), _scores._inverse(before)
+    assert np.tril(inverse) == pytest.approx(np.tril(np.linalg.inv(damped)), rel=1e-5, abs=1e-12)
+
+
 @settings(max_examples=40, deadline=None)
 @given(seeds)
 def test_compensation_is_exact_where_pruned_channels_are_linear_in_kept_ones(seed):
@@ -141,11 +155,11 @@ def test_noise_takes_a_strong_ridge_and_structure_a_weak_one():
     rng = np.random.default_rng(0)
     keep, start = np.arange(20), np.zeros((2, 20))
     noise = [moments(rng.normal(size=(40, 20)), rng.normal(size=(40, 2))) for _ in range(2)]
-    assert _ridge.best_ridge(*noise, start, keep)[0] >= 0.1
+    assert _ridge.best_ridge(*noise, start, keep)[0].ridge >= 0.1
     truth = rng.normal(size=(20, 2))
     halves = [rng.normal(size=(400, 20)) for _ in range(2)]
-    ridge, left = _ridge.best_ridge(*(moments(half, half @ truth) for half in halves), start, keep)
-    assert ridge <= 1e-5
+    made, left = _ridge.best_ridge(*(moments(half, half @ truth) for half in halves), start, keep)
+    assert made.ridge <= 1e-5
     assert left < 1e-5
 
 
@@ -161,7 +175,22 @@ def test_the_way_downhill_ends_where_the_whole_grid_is_least(noise):
     start = truth.T[:, keep]
     errors = {each: _ridge.error(_ridge.fit(train, start, keep, each), held_out, keep) for each in _ridge.GRID}
     best = min(errors, key=lambda each: errors[each])
-    assert _ridge.best_ridge(train, held_out, start, keep) == (best, pytest.approx(errors[best]))
+    made, left = _ridge.best_ridge(train, held_out, start, keep)
+    assert (made.ridge, left) == (best, pytest.approx(errors[best]))
+
+
+def test_many_targets_are_compared_by_few_directions():
+    rng = np.random.default_rng(1)
+    mixing, truth, keep = rng.normal(size=(12, 30)), rng.normal(size=(30, 400)), np.arange(0, 30, 2)
+    train, held_out = (
+        moments(x, x @ truth + 0.3 * rng.normal(size=(60, 400)))
+        for x in (rng.normal(size=(60, 12)) @ mixing + 0.05 * rng.normal(size=(60, 30)) for _ in range(2))
+    )
+    start = truth.T[:, keep]
+    errors = {each: _ridge.error(_ridge.fit(train, start, keep, each), held_out, keep) for each in _ridge.GRID}
+    made, left = _ridge.best_ridge(train, held_out, start, keep)
+    assert left == pytest.approx(errors[made.ridge])
+    assert left < 1.01 * min(errors.values())
 
 
 def test_where_nothing_can_be_inverted_the_first_problem_is_told(monkeypatch):
@@ -206,13 +235,17 @@ def test_moments_of_a_product_and_of_mapped_inputs():
 def test_parts_add_up():
     rng = np.random.default_rng(2)
     x, t = rng.normal(size=(30, 4)), rng.normal(size=(30, 2))
-    both, whole = moments(x[:10], t[:10]) + moments(x[10:], t[10:]), moments(x, t)
+    parts, whole = [(1, moments(x[:10], t[:10])), (1, moments(x[10:], t[10:]))], moments(x, t)
+    both = JointMoments.summed(parts)
     some = np.array([0, 2, 3])
     assert both.cross_covariance_of(some) == pytest.approx(np.cov(t.T, x.T, bias=True)[:2, 2:][:, some], abs=1e-5)
     assert both.inputs.covariance_of(some) == pytest.approx(np.cov(x.T, bias=True)[np.ix_(some, some)], abs=1e-5)
     assert both.target_variance == pytest.approx(whole.target_variance, rel=1e-5)
-    assert (whole + JointMoments()).rows == whole.rows == (JointMoments() + whole).rows
-    assert whole.scaled(0.5).inputs.covariance == pytest.approx(whole.inputs.covariance)
+    assert JointMoments.summed([(0, whole), (1, JointMoments())]).rows == 0
+    assert JointMoments.summed([(1, JointMoments()), (1, whole)]) is whole
+    half = JointMoments.summed([(0.5, whole)])
+    assert (half.rows, half.power) == (15, whole.power / 2)
+    assert half.inputs.covariance == pytest.approx(whole.inputs.covariance)
 
 
 @settings(max_examples=20, deadline=None)
