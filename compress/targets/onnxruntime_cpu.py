@@ -15,6 +15,7 @@ from compress.targets.graph import census, folder, kernels
 from compress.targets.graph.emitter import emit
 from compress.targets.graph.folder import Opened, files_of, suffix
 from compress.targets.graph.fusion import fuse_products
+from compress.targets.graph.masking import lift_masked
 
 __all__ = ["NAME", "counts", "export", "files_of", "ready", "suffix"]
 
@@ -31,9 +32,10 @@ def export(encoder: Encoder, place: Path) -> dict[str, Path]:
 
 
 def fused(tower: Tower) -> onnx.ModelProto:
-    """The graph of a tower as this target writes it: products with their bias as one operator."""
+    """The graph of a tower as this target writes it: products with their bias as one operator, masks that are cheap."""
     made = emit(tower)
     fuse_products(made)
+    lift_masked(made)
     return made
 
 
