@@ -30,6 +30,7 @@ from typing import Any, Final
 
 import ml_dtypes
 import numpy as np
+from tables import resident
 
 PAGE: Final = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- large: begin, written by benchmarks/large.py -->", "<!-- large: end -->"
@@ -145,7 +146,7 @@ def watch(words: Sequence[str], kill_at: int | None = None, checkpoint: Path | N
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     process = subprocess.Popen(words, start_new_session=True, stdout=subprocess.DEVNULL)
     while (code := process.poll()) is None:
-        made.peak = max(made.peak, sum(_resident(each) for each in _tree(process.pid)))
+        made.peak = max(made.peak, resident(process.pid))
         if kill_at is not None and checkpoint and sum(1 for _ in checkpoint.glob("sealed*/*.json")) >= kill_at:
             os.killpg(process.pid, signal.SIGKILL)
             kill_at = None
@@ -154,26 +155,6 @@ def watch(words: Sequence[str], kill_at: int | None = None, checkpoint: Path | N
     made.seconds, made.code = time.monotonic() - began, code
     made.processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return made
-
-
-def _tree(root: int) -> Iterator[int]:
-    """A process and all below it."""
-    yield root
-    try:
-        tasks = Path(f"/proc/{root}/task").iterdir()
-        children = [pid for task in tasks for pid in (task / "children").read_text().split()]
-    except OSError:
-        return
-    for pid in children:
-        yield from _tree(int(pid))
-
-
-def _resident(pid: int) -> int:
-    try:
-        told = Path(f"/proc/{pid}/status").read_text()
-        return int(told.split("VmRSS:")[1].split()[0]) * 1024
-    except (OSError, IndexError):
-        return 0
 
 
 def run(shape: str, root: Path, step: str, samples: int, kill: bool) -> dict[str, Any]:

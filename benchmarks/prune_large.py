@@ -4,7 +4,7 @@
 
 Weights are random: they make no difference to the time. Fewer layers than ViT-L's 24 show whether time is linear in the
 depth. The tower is written by one process, pruned by another that never loads torch, and timed by a third; memory is
-the peak of the second while a step runs, and of its largest child, over the bytes of the model.
+the peak of the second while a step runs, alone and with its children, over the bytes of the model.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tables import Watched
 
 from compress.models.external_data import save
 from compress.models.onnx_towers import load_onnx
@@ -68,13 +68,13 @@ def prune(file: Path, images: int, tokens: str) -> dict[str, Any]:
     encoder = load_onnx({"vision": file}, {"kind": "plain"})
     found = []
     for method in STEPS:
-        reset()
         begun = time.perf_counter()
         told = {"tokens": tokens} if "tokens" in method.Spec.model_fields else {}
-        method.apply(encoder, method.Spec(towers=("vision",), ratio=0.5, **told), Context(lambda _: noise(images)))
+        spec = method.Spec(towers=("vision",), ratio=0.5, **told)
+        with Watched() as watched:
+            method.apply(encoder, spec, Context(lambda _: noise(images)))
         seconds = time.perf_counter() - begun
-        child = 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-        found.append({"step": method.USE, "seconds": seconds, "here": peak(), "child": child})
+        found.append({"step": method.USE, "seconds": seconds, "own": watched.own, "together": watched.together})
     made = emit(encoder.towers["vision"])
     fuse_products(made)
     save(made, file.with_name("pruned.onnx"))
@@ -107,30 +107,18 @@ def noise(count: int, batch: int = 8) -> Iterator[Mapping[str, NDArray[np.float3
         yield {"pixel_values": rng.normal(size=(batch, 3, 224, 224)).astype(np.float32)}
 
 
-def peak() -> int:
-    """Peak resident bytes of this process since the last call of `reset`."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
-
-
-def reset() -> None:
-    """Let the peak begin again."""
-    Path("/proc/self/clear_refs").write_text("5")
-
-
 def line(layers: int, told: Mapping[str, Any]) -> str:
     """A row of the table."""
     size, steps = told["bytes"], told["steps"]
     seconds = " + ".join(f"{step['seconds']:.0f}" for step in steps)
     total = sum(step["seconds"] for step in steps)
-    here, child = (max(step[name] for step in steps) / size for name in ("here", "child"))
-    both = max(step["here"] + step["child"] for step in steps) / size
+    own, together = (", ".join(f"{step[name] / size:.2f}" for step in steps) for name in ("own", "together"))
     ratios = []
     for batch in ("1", "8"):
         pairs = [new / old for old, new in told[batch]]
         ratios.append(f"{np.median(pairs):.2f} ({min(pairs):.2f} to {max(pairs):.2f})")
     cells = f"{layers}", f"{size / 1e6:.0f} MB", seconds, f"{total:.0f}", f"{total / layers:.1f}"
-    return f"| {' | '.join((*cells, f'{here:.2f}', f'{child:.2f}', f'{both:.2f}', *ratios))} |"
+    return f"| {' | '.join((*cells, own, together, *ratios))} |"
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -154,9 +142,9 @@ def main(arguments: Sequence[str]) -> None:
         print(json.dumps(function(given.file, *options)))
         return
     lines = [
-        "| layers | model | seconds of qk + vo + mlp | together | a layer | peak / model | largest child / model "
-        "| both / model | latency, batch 1 | latency, batch 8 |",
-        f"| {' | '.join(['---:'] * 10)} |",
+        "| layers | model | seconds of qk + vo + mlp | together | a layer | peak of the process / model "
+        "| with its children / model | latency, batch 1 | latency, batch 8 |",
+        f"| {' | '.join(['---:'] * 9)} |",
     ]
     print("\n".join(lines), flush=True)
     for layers in given.layers:
@@ -186,9 +174,8 @@ def described(given: argparse.Namespace) -> str:
         f"### ViT-L/14's width\n\n`python benchmarks/prune_large.py --layers {depths} --images {given.images} "
         f"--tokens {given.tokens}` on "
         f"{told['cpu']}, {os.cpu_count()} cores, {packages}. Half of the MLP neurons, and half of the query, key and "
-        "value dims go. Memory is resident, with the interpreter; `both` adds the peaks, though they need not fall "
-        "together, and the child's at a large model is its parent's from before it began. Latency is of the export "
-        "over float, paired, with the lowest and the highest."
+        "value dims go. Memory is resident, with the interpreter, looked at every 0.05 s during each step; pages that "
+        "processes share count twice. Latency is of the export over float, paired, with the lowest and the highest."
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,51 @@ def cpu_seconds() -> float:
     kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     used = [resource.getrusage(kind) for kind in kinds]
     return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def resident(root: int) -> int:
+    """Resident bytes of a process and all below it together; pages that they share count twice."""
+    return sum(_resident(each) for each in _tree(root))
+
+
+def _tree(root: int) -> Iterator[int]:
+    yield root
+    try:
+        tasks = Path(f"/proc/{root}/task").iterdir()
+        children = [pid for task in tasks for pid in (task / "children").read_text().split()]
+    except OSError:
+        return
+    for pid in children:
+        yield from _tree(int(pid))
+
+
+def _resident(pid: int) -> int:
+    try:
+        told = Path(f"/proc/{pid}/status").read_text()
+        return int(told.split("VmRSS:")[1].split()[0]) * 1024
+    except (OSError, IndexError):
+        return 0
+
+
+class Watched:
+    """The most resident bytes of this process, and of it and its children together, while a block runs."""
+
+    def __init__(self, every: float = 0.05) -> None:
+        self.own, self.together, self._every, self._over = 0, 0, every, threading.Event()
+
+    def __enter__(self) -> Watched:
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._over.wait(self._every):
+            self.own = max(self.own, _resident(os.getpid()))
+            self.together = max(self.together, resident(os.getpid()))
 
 
 class Shown(Silent):

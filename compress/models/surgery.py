@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -11,9 +13,14 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from compress.core.errors import UsageError
+from compress.models.external_data import APART, save
 from compress.models.graph import array, drop_unused, initializers
 from compress.models.junctions import bias_of, node_named, readers
+from compress.models.reference import nbytes
 from compress.models.tower import Site, Tower
+
+LARGE: Final = 64_000_000
+"""Bytes of weights of which it is worth while to give memory back."""
 
 Values = NDArray[np.generic]
 Places = NDArray[np.intp]
@@ -136,7 +143,16 @@ def refresh(tower: Tower) -> None:
 
 
 def compact(tower: Tower) -> None:
-    """Give back the memory of what was replaced: protobuf keeps it for as long as the graph that it stood in."""
-    whole = onnx.ModelProto()
-    whole.CopyFrom(tower.graph)
-    tower.graph = whole
+    """Give back the memory of what was replaced in a large graph, which protobuf keeps as long as the graph is there.
+
+    It goes through a file: in memory there would be two for a while.
+    """
+    if tower.streamed or sum(map(nbytes, tower.graph.graph.initializer)) < LARGE:
+        return
+    with tempfile.TemporaryDirectory() as made:
+        path = Path(made) / "graph.onnx"
+        save(tower.graph, path, APART)
+        tower.graph = onnx.ModelProto()
+        tower.graph = onnx.load(path)
+    for tensor in tower.graph.graph.initializer:
+        tensor.ClearField("data_location")

@@ -37,6 +37,7 @@ def work(request: Data, channel: Channel) -> Data:
     rest = open_session(folder / "rest.onnx") if "output" in request else None
     kind = JointMoments if residual else Moments
     halves: tuple[Any, ...] = kind(), kind(), kind(), kind()
+    likely: list[int] = []
     channel.expect(len(request["feeds"]))
     for at, path in enumerate(request["feeds"]):
         with np.load(path, allow_pickle=False) as batch:
@@ -57,7 +58,8 @@ def work(request: Data, channel: Channel) -> Data:
         if weights is not None:
             heard = counted & (weights > _NOTHING)
         elif rest is not None:
-            heard = counted & _heard(rest, request, feed, joined)
+            reaching = _heard(rest, request, feed, joined, likely)
+            heard, likely = counted & reaching, np.flatnonzero(reaching.any(0)).tolist()
         try:
             for moments, half, which in zip(halves, (0, 1, 0, 1), (heard, heard, *[counted & ~heard] * 2), strict=True):
                 chosen = which[half::2]
@@ -102,10 +104,13 @@ def _weights(request: Data, at: int, values: NDArray[np.float32]) -> NDArray[np.
     return weights if weights.shape == values.shape[:-1] else None
 
 
-def _heard(rest: Any, request: Data, feed: Arrays, joined: NDArray[np.float32]) -> NDArray[np.bool_]:
+def _heard(
+    rest: Any, request: Data, feed: Arrays, joined: NDArray[np.float32], likely: Sequence[int]
+) -> NDArray[np.bool_]:
     """Which rows of the stream (batch, tokens, d) reach the embedding: those whose change changes it.
 
-    Tokens are changed together, and one by one only where something is heard: mostly it is one among hundreds.
+    Tokens are changed together, and one by one only where something is heard: mostly it is one among hundreds, and the
+    same in every batch, so those that were heard in the one before are `likely`.
     """
     if joined.ndim != 3:
         return np.ones(joined.shape[:-1], np.bool_)
@@ -126,8 +131,11 @@ def _heard(rest: Any, request: Data, feed: Arrays, joined: NDArray[np.float32]) 
 
     every = list(range(joined.shape[1]))
     some = every[:: max(1, len(every) // _SOME)]
-    pooled = all(reaches([token]).all() for token in some)
-    parts = [[token] for token in every] if pooled else [every]
+    alone = set(likely)
+    if not alone and all(reaches([token]).all() for token in some):
+        alone = set(every)
+    others = [token for token in every if token not in alone]
+    parts = [[token] for token in every if token in alone] + ([others] if others else [])
     while parts:
         part = parts.pop()
         found = reaches(part)

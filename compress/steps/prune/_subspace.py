@@ -49,10 +49,20 @@ def diagonal(blocks: Sequence[Matrix]) -> Matrix:
 
 
 def _root(moments: Matrix) -> Matrix:
-    """The lower Cholesky factor of slightly damped moments."""
-    level = max(DAMPING * float(np.diag(moments).mean()), 1e-12)
-    factor = np.linalg.cholesky(moments + level * np.eye(len(moments)))
-    return factor.astype(np.float64)
+    """The lower Cholesky factor of slightly damped moments; damped more where sums have made them indefinite.
+
+    Raises numpy.linalg.LinAlgError where no damping helps.
+    """
+    damping, mean = DAMPING, float(np.diag(moments).mean())
+    while True:
+        try:
+            factor = np.linalg.cholesky(moments + max(damping * mean, 1e-12) * np.eye(len(moments)))
+        except np.linalg.LinAlgError:
+            damping *= 100
+            if damping > 1:
+                raise
+            continue
+        return factor.astype(np.float64)
 
 
 def _lost(sizes: Matrix, count: int) -> float:

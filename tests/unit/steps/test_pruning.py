@@ -248,6 +248,13 @@ def test_parts_add_up():
     assert half.inputs.covariance == pytest.approx(whole.inputs.covariance)
 
 
+def test_directions_of_a_covariance_that_sums_have_made_indefinite():
+    covariance = np.ones((4, 4)) + 1e-9 * np.eye(4)
+    covariance[0, 1] = covariance[1, 0] = 1 + 1e-5
+    made, read, _ = _subspace.of_values(covariance, np.ones((3, 4)), 1)
+    assert read @ made @ np.ones(4) == pytest.approx(4 * np.ones(3), rel=1e-3)
+
+
 @settings(max_examples=20, deadline=None)
 @given(seeds)
 def test_all_dims_of_a_head_lose_nothing(seed):
