@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import copy
 import importlib
+import re
 import sys
 import tempfile
 import time
@@ -52,8 +53,16 @@ WAYS = {
     "variance, bias only": {"score": "variance", "compensate": "bias", "tokens": "alike"},
     "magnitude, nothing": {"score": "magnitude", "compensate": "none", "tokens": "alike"},
 }
-BY_LAYER = {"ours, by layer": "by_gradient", "ours, by layer, tokens alike": "alike"}
 LEVELS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)
+BY_LAYER = {
+    "ours, by layer": {"loss": "cosine", "levels": LEVELS},
+    "ours, by layer, tokens alike": {"loss": "cosine", "levels": LEVELS, "tokens": "alike"},
+    "ours, by layer, by gates": {"loss": "gates", "levels": (0.125, 0.25, 0.375, 0.5, 0.75, 0.875)},
+}
+SAMPLES = 1024
+JUDGED = 1120
+"""Development items of reading that splits are judged by where gates do; other tasks take half as many."""
+
 TORCH_PRUNING = "Torch-Pruning, magnitude"
 RATIOS = (0.2, 0.3, 0.5, 0.7)
 
@@ -94,10 +103,8 @@ def pruned(encoder: Encoder, ratio: float, way: str, context: Context) -> Encode
         told = {
             "budget": {"neurons": 1 - ratio},
             "methods": ("mlp",),
-            "levels": LEVELS,
             "unit": "layer",
-            "loss": "cosine",
-            "tokens": BY_LAYER[way],
+            **BY_LAYER[way],
         }
         print(auto.apply(made, auto.Spec.model_validate(told), context).summary, file=sys.stderr)
         return made
@@ -193,13 +200,18 @@ def pocket_rows(given: argparse.Namespace) -> Iterator[Row]:
         context = Context(lambda kind: iter(bench.calibration[kind]))
         for ratio in given.ratios:
             for way in wanted(given, (*BY_LAYER, *WAYS, TORCH_PRUNING)):
+                if BY_LAYER.get(way, {}).get("loss") == "gates" and context.loss is None:
+                    (Path(scratch) / "judge").mkdir()
+                    judge = prune_pocket.bench(2 * prune_pocket.BATCH, JUDGED, "development", Path(scratch) / "judge")
+                    context = replace(context, loss=judge.loss)
                 make = (
                     partial(_by_peer, ratio)
                     if way == TORCH_PRUNING
                     else partial(pruned, bench.encoder, ratio, way, context)
                 )
                 found = bench.score(make, Path(scratch) / f"{ratio}{way}")
-                yield Row(ratio, way, found.shares, found.verdict, found.seconds)
+                named = way if given.samples == SAMPLES else f"{way}, {given.samples:,} scenes"
+                yield Row(ratio, named, found.shares, found.verdict, found.seconds)
 
 
 def _by_peer(ratio: float) -> Encoder:
@@ -280,7 +292,8 @@ def merged(document: Path, model: str, lines: Sequence[str]) -> str:
     old = f"| {table}".splitlines()
     rows = {tuple(line.strip("| ").split(" | ")[:2]): line for line in (*old[2:], *lines[2:])}
     order = ("reference", *BY_LAYER, *WAYS, TORCH_PRUNING)
-    places = sorted(rows, key=lambda key: (float(key[0].strip("% ")), order.index(key[1].strip())))
+    bare = {key: re.sub(r", [\d,]+ scenes$", "", key[1].strip()) for key in rows}
+    places = sorted(rows, key=lambda key: (float(key[0].strip("% ")), order.index(bare[key]), len(key[1])))
     return "\n".join((f"{head}", *lines[:2], *(rows[place] for place in places)))
 
 
@@ -306,7 +319,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--package", type=Path, help="folder of MiniLM")
     parser.add_argument("--captions", type=Path, help="folder of Flickr8k")
     parser.add_argument("--torch-pruning", type=Path, help="folder into which Torch-Pruning was installed")
-    parser.add_argument("--samples", type=int, default=1024, help="scenes that calibrate pocket-clip")
+    parser.add_argument("--samples", type=int, default=SAMPLES, help="scenes that calibrate pocket-clip")
     parser.add_argument("--items", type=int, default=2240, help="items of reading; other tasks take half as many")
     parser.add_argument("--split", choices=("development", "release"), default="release")
     parser.add_argument("--ratios", type=float, nargs="+", default=RATIOS)

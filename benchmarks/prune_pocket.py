@@ -5,6 +5,7 @@ Items are rendered and preprocessed once; every candidate is exported, and its f
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -29,6 +30,7 @@ from compress.models.loading import load as load_named
 from compress.models.tower import Encoder
 from compress.pipeline import provenance
 from compress.pipeline.calibration import Calibration
+from compress.pipeline.search import shortfall
 from compress.recipe.sources import DataSource, NamedModel
 from compress.targets import onnxruntime_cpu
 
@@ -87,6 +89,12 @@ class Bench:
         failed = sum(each.status == "failed" for each in findings)
         told = f"failed, {failed} of {len(findings)}" if failed else f"inconclusive, {len(bad)} of {len(findings)}"
         return Scored(shares, told if bad else "passed", seconds)
+
+    def loss(self, made: Encoder) -> float:
+        """What `prune.auto` searches by: mean over gates of what is lost, in margins; of a gate on slices, the worst."""
+        with tempfile.TemporaryDirectory() as folder:
+            onnxruntime_cpu.export(made, Path(folder))
+            return shortfall(self.policy.gates, self._measured(_embedded(Path(folder), self.given)))
 
     def _measured(self, candidate: Mapping[str, Embeddings]) -> dict[str, Any]:
         return {

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -52,5 +53,20 @@ def half(context: Context, which: int) -> Context:
         for batch in whole(kind):
             several = all(len(values) > 3 for values in batch.values())
             yield {name: values[which::2] if several else values for name, values in batch.items()}
+
+    return replace(context, feeds=feeds)
+
+
+def thinned(context: Context, kinds: Iterable[str], count: int) -> Context:
+    """The context with every k-th batch, so that at least `count` samples are left, and less than twice as many.
+
+    Not the first ones: what comes from several sources comes one after the other.
+    """
+    whole = context.feeds
+    assert whole is not None
+    sizes = {kind: sum(len(next(iter(batch.values()))) for batch in whole(kind)) for kind in kinds}
+
+    def feeds(kind: str) -> Feeds:
+        return islice(whole(kind), 0, None, max(1, sizes[kind] // count))
 
     return replace(context, feeds=feeds)

@@ -91,13 +91,14 @@ def walk(
 ) -> Iterator[Calibrated]:
     """The junctions in the order of the graph, each calibrated on the tower as it stands when its turn comes.
 
-    `was` is the graph that targets are computed by, where the tower was changed before the walk began.
+    `was` is the graph that targets are computed by, where the tower was changed before the walk began; that of the
+    context's `whole` where it is not given.
     """
     if context.feeds is None:
         raise UsageError(
             "this step needs calibration data", "data.calibration", "add data: {calibration: {source: ...}}"
         )
-    stream = _apart(tower, junctions)
+    stream, was = _apart(tower, junctions), was or context.whole.get(tower.kind)
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         feeds = stored(tower, context, folder)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from compress.core.progress import Progress, Silent
@@ -78,6 +79,8 @@ class Context:
 
     `offline`: what a step fetches comes from the cache of the hub or a folder.
 
+    `whole` are towers' graphs before a step that is made of others began: what their products should still add up to.
+
     `done` is asked before a site is treated and told after it. `scratch` is a folder for what is larger than memory and
     may be there again after an interruption; None: a temporary one. In `memory` a search keeps what each of its trials
     would compute again.
@@ -100,6 +103,7 @@ class Context:
     done: Done = field(default_factory=Nothing)
     scratch: Path | None = None
     memory: Path | None = None
+    whole: Mapping[str, onnx.ModelProto] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
@@ -9,7 +10,7 @@ from typing import Final, Literal, NamedTuple
 
 from compress.core import names
 from compress.core.errors import UsageError
-from compress.models.tower import Encoder, Tower
+from compress.models.tower import Encoder, Tower, copied
 from compress.steps._walk import Tokens
 from compress.steps.step import Context, SiteReport
 
@@ -38,7 +39,13 @@ class Setting(NamedTuple):
 def turn(
     encoder: Encoder, settings: Sequence[Setting], free: Layers, context: Context, tokens: Tokens = "by_gradient"
 ) -> list[SiteReport]:
-    """Apply settings to an encoder, in place; rows of the same site become one."""
+    """Apply settings to an encoder, in place; rows of the same site become one.
+
+    Each is fitted to what the towers gave before the first, so that it also makes up for those before it.
+    """
+    several = {kind for kind, count in Counter(each.tower for each in settings).items() if count > 1}
+    whole = {kind: tower.graph for kind, tower in copied(encoder, several).towers.items() if kind in several}
+    context = replace(context, whole=whole)
     order = sorted(settings, key=lambda each: (each.tower, METHODS.index(each.method), each.layer or 0))
     rows: list[SiteReport] = []
     for each in order:

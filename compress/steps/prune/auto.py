@@ -16,8 +16,9 @@ from pydantic import Field, field_validator
 
 from compress.core.errors import UsageError
 from compress.models.tower import Encoder
+from compress.recipe.fields import PositiveInt
 from compress.recipe.steps import StepSpec
-from compress.steps._kept import kept
+from compress.steps._kept import kept, thinned
 from compress.steps._walk import Tokens
 from compress.steps.prune import _allocation, _levers
 from compress.steps.prune._allocation import Choice, Option
@@ -55,6 +56,10 @@ class Spec(StepSpec):
         description="what is searched by: the policy's gates on development data, or cosines on calibration data",
     )
 
+    tried_on: PositiveInt = Field(
+        1024,
+        description="calibration samples that splits are tried on, about; the chosen one is fitted to all there are",
+    )
     tokens: Tokens = Field("by_gradient", description="how tokens count: by the embedding's squared gradient, or alike")
 
     @field_validator("methods", "levels")
@@ -75,7 +80,7 @@ def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
         for tower, found in layers(encoder, spec, ROLES)
     }
     with kept(encoder, tuple(free), judged) as prepared:
-        search = Search.of(encoder, spec.budget, free, prepared, spec.tokens)
+        search = Search.of(encoder, spec.budget, free, thinned(prepared, free, spec.tried_on), spec.tokens)
         tried, refused = _alone(search, spec)
         made = _together(search, spec, tried)
         best = min(made, key=lambda each: (each.loss, -each.share))

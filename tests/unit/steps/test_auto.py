@@ -7,11 +7,13 @@ import pytest
 import tiny_towers
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import numpy_helper
 from pydantic import ValidationError
 
 from compress.core.errors import UsageError
 from compress.models import cost
-from compress.steps.prune import auto
+from compress.steps._kept import kept, thinned
+from compress.steps.prune import _levers, auto, mlp
 from compress.steps.prune._allocation import LONGEST, Option, monotone, ranked
 from compress.steps.prune._levers import Setting
 from compress.steps.step import Context
@@ -161,6 +163,48 @@ def test_layers_are_pruned_unlike_one_another(tmp_path):
     assert report.summary.startswith(
         "neurons 0.611 of 0.62 allowed: text mlp 25 % of layer 0, text mlp 50 % of layer 1"
     )
+
+
+@pytest.mark.parametrize("kind", ["vision", "text"])
+def test_layer_by_layer_at_one_level_is_the_whole_tower_at_it(tmp_path, kind):
+    """Each layer also makes up for those before it, though each is pruned by a step of its own."""
+    made = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        made.append(tiny_towers.encoder(tmp_path / name, blocks=3))
+    layers = frozenset(range(3))
+    settings = [Setting(kind, "mlp", 0.5, layer) for layer in layers]
+    _levers.turn(made[0], settings, {kind: layers}, Context(feeds), "alike")
+    mlp.apply(made[1], mlp.Spec(towers=(kind,), ratio=0.5, tokens="alike"), Context(feeds))
+    weights = [
+        {each.name: numpy_helper.to_array(each) for each in encoder.towers[kind].graph.graph.initializer}
+        for encoder in made
+    ]
+    assert weights[0].keys() == weights[1].keys()
+    for name, each in weights[0].items():
+        np.testing.assert_allclose(each, weights[1][name], rtol=1e-3, atol=1e-4)
+
+
+def test_splits_are_tried_on_some_of_the_samples_and_fitted_to_all(headed):
+    asked = []
+
+    def counted(kind):
+        for _ in range(4):
+            yield from tiny_towers.feeds(kind, 3)
+
+    def loss(encoder):
+        asked.append(encoder)
+        return 0.0
+
+    with kept(headed, ("text",), Context(counted)) as prepared:
+        every = [len(batch["input_ids"]) for batch in prepared.feeds("text")]
+        some = [len(batch["input_ids"]) for batch in thinned(prepared, ("text",), 12).feeds("text")]
+    assert 12 <= sum(some) < 24 < sum(every)
+    spec = auto.Spec(budget={"neurons": 0.8}, towers=("text",), methods=("mlp",), levels=(0.5,), tried_on=12)
+    report = auto.apply(headed, spec, Context(counted, loss=loss))
+    assert asked
+    assert widths(headed)["mlp.fc1"] == 32
+    assert report.rows
 
 
 def test_cosines_judge_where_they_are_asked_for(headed):
