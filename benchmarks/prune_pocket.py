@@ -91,7 +91,7 @@ class Bench:
         return Scored(shares, told if bad else "passed", seconds)
 
     def loss(self, made: Encoder) -> float:
-        """What `prune.auto` searches by: mean over gates of what is lost, in margins; of a gate on slices, the worst."""
+        """What `prune.auto` searches by: mean over gates of what is lost, in margins; of slices, the worst."""
         with tempfile.TemporaryDirectory() as folder:
             onnxruntime_cpu.export(made, Path(folder))
             return shortfall(self.policy.gates, self._measured(_embedded(Path(folder), self.given)))
