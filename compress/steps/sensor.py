@@ -21,19 +21,24 @@ from compress.data.child import Channel, Data
 from compress.models.differentiable import DifferentiableTower
 from compress.models.operators import OPERATORS
 from compress.models.tower import Tower
+from compress.steps._sensitivity import GATES
 from compress.targets.graph.session import open_session, run
 
 Arrays = dict[str, NDArray[Any]]
 
 
 def work(request: Data, channel: Channel) -> Data:
-    """Write, for every batch, the squared gradient by each of the values, summed over its last axis and scaled."""
+    """Write, for every batch, the squared gradient by each of the values, summed over its last axis and scaled.
+
+    Those by gates of groups of channels are summed over samples and written once.
+    """
     cut, feeds = request["segments"], request["feeds"]
     graphs = [onnx.load(each["graph"], load_external_data=False) for each in cut]
     unknown = sorted({node.op_type for graph in graphs for node in graph.graph.node} - OPERATORS.keys())
     if unknown:
         return {"unknown": unknown}
-    first = min((at for at, each in enumerate(cut) if each["values"]), default=len(cut))
+    first = min((at for at, each in enumerate(cut) if each["values"] or each["gates"]), default=len(cut))
+    gates: dict[str, NDArray[np.float64]] = {}
     channel.expect((2 * len(cut) - first) * len(feeds))
     place, out = Path(request["scratch"]), Path(request["out"])
     for at, segment in enumerate(cut):
@@ -42,14 +47,19 @@ def work(request: Data, channel: Channel) -> Data:
     rng = torch.Generator().manual_seed(request["seed"])
     for number in range(len(feeds)):
         with np.load(_kept(feeds, place, len(cut), number), allow_pickle=False) as last:
-            found = _of_direction(torch.from_numpy(last[request["output"]]), request["probes"], rng)
-        _save(place / f"back{number}.npz", {request["output"]: found.numpy()})
+            begun = _of_direction(torch.from_numpy(last[request["output"]]), request["probes"], rng)
+        _save(place / f"back{number}.npz", {request["output"]: begun.numpy()})
     for at in reversed(range(first, len(cut))):
         module = _module(request["tower"], cut[at])
         for number in range(len(feeds)):
-            _backward(module, cut[at], Path(_kept(feeds, place, at, number)), place / f"back{number}.npz", out, number)
+            given = Path(_kept(feeds, place, at, number))
+            found = _backward(module, cut[at], given, place / f"back{number}.npz", out, number)
+            for name, each in found.items():
+                gates[name] = gates.get(name, 0.0) + each
             channel.done(1)
     _scale(out, len(feeds))
+    if gates:
+        _save(out / GATES, gates)
     return {"unknown": []}
 
 
@@ -77,7 +87,7 @@ def _module(kind: str, segment: Mapping[str, Any]) -> DifferentiableTower:
     graph = onnx.load(segment["graph"])
     inputs = tuple(value.name for value in graph.graph.input)
     *others, last = segment["made"]
-    module = DifferentiableTower(Tower(kind, graph, (), inputs, last), [*others, *segment["values"]])
+    module = DifferentiableTower(Tower(kind, graph, (), inputs, last), [*others, *segment["values"], *segment["gates"]])
     floats = any(value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT for value in graph.graph.input)
     return module.requires_grad_(not floats)  # behind token ids alone, a gradient has to begin at a weight
 
@@ -93,8 +103,11 @@ def _of_direction(embedding: Tensor, probes: int, rng: torch.Generator) -> Tenso
 
 def _backward(
     module: DifferentiableTower, segment: Mapping[str, Any], given: Path, back: Path, out: Path, number: int
-) -> None:
-    """Put the gradient by what a segment starts from in place of that by what it makes; weigh its values on the way."""
+) -> dict[str, NDArray[np.float64]]:
+    """Put the gradient by what a segment starts from in place of that by what it makes; weigh its values on the way.
+
+    Returns the squared gradients (groups,) by its gates, summed over samples and directions.
+    """
     with np.load(given, allow_pickle=False) as batch, np.load(back, allow_pickle=False) as after:
         feed = {name: torch.from_numpy(batch[name]) for name in batch.files}
         known = {name: torch.from_numpy(after[name]) for name in after.files}
@@ -104,8 +117,9 @@ def _backward(
     found = module(feed)
     ends = [name for name in segment["made"] if name in known and found[name].requires_grad]
     passed = {name: each for name, each in known.items() if name not in segment["made"]}
-    inside = {name: found[name] for name in segment["values"]}
-    sums = {name: torch.zeros_like(value, requires_grad=False) for name, value in inside.items()}
+    inside = {name: found[name] for name in (*segment["values"], *segment["gates"])}
+    sums = {name: torch.zeros_like(found[name], requires_grad=False) for name in segment["values"]}
+    gates = {name: np.zeros(groups) for name, groups in segment["gates"].items()}
     wanted = {name: feed[name] for name in floats} | {name: each for name, each in inside.items() if each.requires_grad}
     made: dict[str, list[Tensor]] = {name: [] for name in floats}
     probes = next(iter(known.values())).shape[0]
@@ -117,6 +131,8 @@ def _backward(
         for name, gradient in zip(wanted, got, strict=True):
             if name in sums and gradient is not None:
                 sums[name] += gradient.square()
+            if name in gates and gradient is not None:
+                gates[name] += _by_gate(inside[name].detach() * gradient, len(gates[name]))
             if name in made:
                 made[name].append(torch.zeros_like(feed[name]) if gradient is None else gradient)
     for name, several in made.items():
@@ -129,6 +145,14 @@ def _backward(
             have = dict(before)
     new = {name: sums[name].sum(-1).numpy() for name in segment["values"]}
     _save(file, have | new)
+    return gates
+
+
+def _by_gate(products: Tensor, groups: int) -> NDArray[np.float64]:
+    """Squared sums of products (batch, ..., d) over a sample's tokens and a group's channels, summed over samples."""
+    apart = products.reshape(len(products), -1, groups, products.shape[-1] // groups)
+    squares: NDArray[np.float64] = apart.sum((1, 3)).double().square().sum(0).numpy()
+    return squares
 
 
 def _scale(out: Path, count: int) -> None:

@@ -8,14 +8,18 @@ import tiny_towers
 import torch
 from onnx import helper, numpy_helper
 
+from compress.core.errors import UsageError
+from compress.models import surgery
 from compress.models.differentiable import DifferentiableTower
 from compress.models.junctions import junction
 from compress.models.segments import segments
+from compress.models.surgery import linear
 from compress.steps import sensor
-from compress.steps._sensitivity import PROBES, sensitivity
+from compress.steps._sensitivity import PROBES, sensitivity, taylor
 from compress.steps._walk import walk
-from compress.steps.prune import mlp
+from compress.steps.prune import heads, mlp
 from compress.steps.step import Context
+from compress.targets.graph.session import open_session
 
 
 @pytest.fixture
@@ -69,6 +73,78 @@ def test_segments_give_the_gradient_of_the_whole(deep, tmp_path, kind, whole):
             assert sorted(weights.files) == sorted(values)
             for name in values:
                 np.testing.assert_allclose(weights[name], told[name], rtol=2e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("kind", ["vision", "text"])
+def test_taylor_scores_are_squared_gradients_by_gates(deep, kind, groups):
+    """A gate multiplies its channels in every token: here it is there, and torch differentiates by it."""
+    tower = deep.towers[kind]
+    names = [junction(tower, site).inner for site in tower.sites if site.role == "mlp.fc2"]
+    size = {name: next(site for site in tower.sites if junction_of(tower, site) == name).shape[0] for name in names}
+    found = taylor(tower, {name: size[name] // groups for name in names}, Context(tiny_towers.feeds, seed=3))
+    rng = torch.Generator().manual_seed(3)
+    told = dict.fromkeys(names, 0.0)
+    for feed in tiny_towers.feeds(kind):
+        gates = {name: torch.ones(len(next(iter(feed.values()))), size[name] // groups) for name in names}
+        for each in gates.values():
+            each.requires_grad_(True)
+        hooks = {
+            site.node: gate(gates[junction_of(tower, site)], groups) for site in tower.sites if site.role == "mlp.fc2"
+        }
+        made = DifferentiableTower(tower, (), hooks)({name: torch.from_numpy(array) for name, array in feed.items()})
+        flat = torch.nn.functional.normalize(made[tower.output].flatten(1), dim=1)
+        for probe in torch.randn((PROBES, *flat.shape), generator=rng):
+            got = torch.autograd.grad((flat * probe).sum(), list(gates.values()), retain_graph=True)
+            told = {name: told[name] + each.square().sum(0).numpy() for name, each in zip(gates, got, strict=True)}
+    for name in names:
+        np.testing.assert_allclose(found[name], told[name], rtol=5e-3, atol=1e-7)
+
+
+def junction_of(tower, site):
+    return junction(tower, site).inner if site.role == "mlp.fc2" else None
+
+
+def gate(factors, groups):
+    """Channels of what a product reads, multiplied by the gate of their group in their sample."""
+
+    def hook(inputs):
+        wide = factors.repeat_interleave(groups, 1)
+        return [inputs[0] * wide.reshape(len(wide), *[1] * (inputs[0].dim() - 2), -1), *inputs[1:]]
+
+    return hook
+
+
+@pytest.mark.parametrize(("method", "ratio"), [(mlp, 0.4), (heads, 0.5)])
+def test_channels_that_nothing_hears_go_first_by_taylor(tmp_path, method, ratio):
+    encoder = tiny_towers.encoder(tmp_path, heads=4)
+    tower = encoder.towers["text"]
+    if method is mlp:
+        second = next(site for site in tower.sites if site.role == "mlp.fc2")
+        weight, bias = linear(tower, second)
+        weight[:, ::2] = 0
+    else:
+        second = next(site for site in tower.sites if site.role == "attn.out")
+        weight, bias = linear(tower, second)
+        weight.reshape(len(weight), 4, -1)[:, 1:3] = 0
+    surgery.replace(tower, second, weight, bias)
+    before = sensed_output(tower)
+    spec = method.Spec(towers=("text",), ratio=ratio, score="taylor", compensate="none")
+    report = method.apply(encoder, spec, Context(tiny_towers.feeds))
+    assert report.rows
+    np.testing.assert_allclose(sensed_output(tower), before, rtol=1e-4, atol=1e-5)
+
+
+def sensed_output(tower):
+    feed = next(iter(tiny_towers.feeds("text")))
+    return open_session(tower.graph).run(None, {name: feed[name] for name in tower.inputs})[0]
+
+
+def test_without_a_gradient_there_is_no_taylor_score(deep, monkeypatch):
+    monkeypatch.setattr("compress.steps._sensitivity._sensed", lambda *_: ["Mystery"])
+    spec = mlp.Spec(towers=("text",), score="taylor")
+    with pytest.raises(UsageError, match="no gradient of Mystery is known"):
+        mlp.apply(deep, spec, Context(tiny_towers.feeds))
 
 
 def test_a_search_computes_them_once(deep, tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from compress.steps._moments import Matrix
 from compress.steps._ridge import Kept
 
-Score = Literal["residual", "fluctuation", "variance", "magnitude"]
+Score = Literal["residual", "fluctuation", "variance", "taylor", "magnitude"]
 
 ROUNDS: Final = 64
 """Rounds in which channels leave: scores are exact within a round only for the first to go."""

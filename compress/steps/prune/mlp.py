@@ -19,6 +19,7 @@ from compress.models.tower import Encoder, Tower
 from compress.recipe.steps import StepSpec
 from compress.steps._moments import Matrix
 from compress.steps._ridge import Kept
+from compress.steps._sensitivity import taylor
 from compress.steps._walk import Calibrated, Tokens, walk
 from compress.steps.prune import _scores
 from compress.steps.prune._fitting import Compensate, fitted
@@ -39,6 +40,11 @@ class Spec(StepSpec):
     compensate: Compensate = Field("ridge", description="what is fitted again: weights and bias, the bias, nothing")
     tokens: Tokens = Field("by_gradient", description="how tokens count: by the embedding's squared gradient, or alike")
 
+    @property
+    def by_taylor(self) -> bool:
+        """Whether gradients decide which neurons stay."""
+        return self.score == "taylor"
+
 
 def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
     """Prune the MLPs of the selected layers."""
@@ -46,8 +52,10 @@ def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
     for tower, chosen in layers(encoder, spec, ROLES):
         by_site = {layer["mlp.fc2"][0].name: layer for layer in map(_checked, chosen)}
         order = in_order(tower, (layer["mlp.fc2"][0] for layer in by_site.values()))
-        for seen in walk(tower, [junction(tower, site) for site in order], context, spec.tokens):
-            rows += _pruned(tower, by_site[seen.junction.site.name], seen, spec)
+        ends = [junction(tower, site) for site in order]
+        scores = taylor(tower, {each.inner: each.site.shape[0] for each in ends}, context) if spec.by_taylor else {}
+        for seen in walk(tower, ends, context, spec.tokens):
+            rows += _pruned(tower, by_site[seen.junction.site.name], seen, spec, scores.get(seen.junction.inner))
     if not rows:
         raise UsageError(
             "no neuron goes: the count that stays is that of all", "ratio", "use more, or a finer multiple"
@@ -62,14 +70,14 @@ def _checked(layer: Layer) -> Layer:
     return layer
 
 
-def _pruned(tower: Tower, layer: Layer, seen: Calibrated, spec: Spec) -> list[SiteReport]:
+def _pruned(tower: Tower, layer: Layer, seen: Calibrated, spec: Spec, scores: Matrix | None) -> list[SiteReport]:
     first, second = layer["mlp.fc1"], layer["mlp.fc2"][0]
     width = second.shape[0]
     count = _scores.kept_count(width, spec.ratio, spec.multiple)
     if count == width:
         return []
     weight, bias = (each.astype(np.float64) for each in linear(tower, second))
-    keep = _kept(tower, layer, seen, weight, count, spec.score)
+    keep = _kept(tower, layer, seen, weight, count, spec.score) if scores is None else _scores.choose(scores, count)
     made = fitted(seen, weight, bias, keep, spec.compensate)
     narrow(tower, first, second, keep)
     replace(tower, second, made.fit.weight, made.fit.offset if spec.compensate != "none" else None)
