@@ -40,11 +40,6 @@ class Spec(StepSpec):
     compensate: Compensate = Field("ridge", description="what is fitted again: weights and bias, the bias, nothing")
     tokens: Tokens = Field("by_gradient", description="how tokens count: by the embedding's squared gradient, or alike")
 
-    @property
-    def by_taylor(self) -> bool:
-        """Whether gradients decide which neurons stay."""
-        return self.score == "taylor"
-
 
 def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
     """Prune the MLPs of the selected layers."""
@@ -53,7 +48,9 @@ def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
         by_site = {layer["mlp.fc2"][0].name: layer for layer in map(_checked, chosen)}
         order = in_order(tower, (layer["mlp.fc2"][0] for layer in by_site.values()))
         ends = [junction(tower, site) for site in order]
-        scores = taylor(tower, {each.inner: each.site.shape[0] for each in ends}, context) if spec.by_taylor else {}
+        scores = (
+            taylor(tower, {each.inner: each.site.shape[0] for each in ends}, context) if spec.score == "taylor" else {}
+        )
         for seen in walk(tower, ends, context, spec.tokens):
             rows += _pruned(tower, by_site[seen.junction.site.name], seen, spec, scores.get(seen.junction.inner))
     if not rows:

@@ -14,12 +14,16 @@ import onnx
 from onnx import helper, numpy_helper
 
 from compress.models.graph import array, initializers, reads
+from compress.models.surgery import free
 
 BELOW: Final = -80.0
 """The exponential of -87.3 is the least normal number of single precision; 80 leaves room for the sum of a row."""
 
 _MASKED: Final = -1e3
 """A constant that is added to logits is a mask where it has less than this, and a bias of positions otherwise."""
+
+_KEYS: Final = (-1, 3)
+"""Axes of keys: the last, which is the fourth where heads are apart."""
 
 _AXES_AS_INPUT: Final = 18
 _PRODUCTS: Final = {"MatMul", "MatMulNBits", "MatMulIntegerToFloat", "Gemm", "Einsum"}
@@ -29,41 +33,37 @@ def lift_masked(model: onnx.ModelProto) -> None:
     """Lift, in place, what a mask pushed down before each Softmax; nothing where no mask is added."""
     graph, weights = model.graph, initializers(model)
     makers = {name: node for node in graph.node for name in node.output}
-    computed = _computed(graph)
+    computed, below = _computed(graph), free(model, "lifted_to")
     made: list[onnx.NodeProto] = []
     for node in graph.node:
-        logits = makers.get(node.input[0]) if node.op_type == "Softmax" and _over_last(node) else None
+        logits = makers.get(node.input[0]) if node.op_type == "Softmax" and _axis(node) in _KEYS else None
         if (
             logits is not None
             and logits.op_type == "Add"
             and any(name not in computed and _hides(weights.get(name)) for name in logits.input)
         ):
-            made += _lifted(model, node)
+            made += _lifted(model, node, below)
         made.append(node)
     if len(made) > len(graph.node):
-        graph.initializer.append(numpy_helper.from_array(np.float32(BELOW), _BELOW))
-        if _opset(model) >= _AXES_AS_INPUT:
-            graph.initializer.append(numpy_helper.from_array(np.array([-1], np.int64), _LAST))
+        graph.initializer.append(numpy_helper.from_array(np.float32(BELOW), below))
         del graph.node[:]
         graph.node.extend(made)
 
 
-_BELOW: Final = "lifted_to"
-_LAST: Final = "lifted_axis"
-
-
-def _lifted(model: onnx.ModelProto, softmax: onnx.NodeProto) -> list[onnx.NodeProto]:
-    """Nodes that lift the logits, which the Softmax then reads."""
-    logits = softmax.input[0]
-    largest, least, lifted = (f"{logits}_{word}" for word in ("largest", "least", "lifted"))
+def _lifted(model: onnx.ModelProto, softmax: onnx.NodeProto, below: str) -> list[onnx.NodeProto]:
+    """Nodes that lift the logits, which the Softmax then reads, by the largest along its own axis."""
+    logits, name = softmax.input[0], softmax.output[0]  # two may read the same logits
+    largest, least, lifted = (f"{name}_{word}" for word in ("largest", "least", "lifted"))
     if _opset(model) >= _AXES_AS_INPUT:
-        found = helper.make_node("ReduceMax", [logits, _LAST], [largest], name=largest, keepdims=1)
+        axes = f"{name}_axis"
+        model.graph.initializer.append(numpy_helper.from_array(np.array([_axis(softmax)], np.int64), axes))
+        found = helper.make_node("ReduceMax", [logits, axes], [largest], name=largest, keepdims=1)
     else:
-        found = helper.make_node("ReduceMax", [logits], [largest], name=largest, keepdims=1, axes=[-1])
+        found = helper.make_node("ReduceMax", [logits], [largest], name=largest, keepdims=1, axes=[_axis(softmax)])
     softmax.input[0] = lifted
     return [
         found,
-        helper.make_node("Add", [largest, _BELOW], [least], name=least),
+        helper.make_node("Add", [largest, below], [least], name=least),
         helper.make_node("Max", [logits, least], [lifted], name=lifted),
     ]
 
@@ -82,9 +82,8 @@ def _hides(constant: onnx.TensorProto | None) -> bool:
     return constant is None or bool(np.min(array(constant).astype(np.float64), initial=0.0) < _MASKED)
 
 
-def _over_last(node: onnx.NodeProto) -> bool:
-    """Whether it is over the last axis: that of keys, which is the fourth where heads are apart."""
-    return next((each.i for each in node.attribute if each.name == "axis"), -1) in (-1, 3)
+def _axis(softmax: onnx.NodeProto) -> int:
+    return next((int(each.i) for each in softmax.attribute if each.name == "axis"), -1)
 
 
 def _opset(model: onnx.ModelProto) -> int:
