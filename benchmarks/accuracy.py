@@ -400,7 +400,7 @@ def table(rows: Sequence[tuple[str, Cells]]) -> str:
 
 
 def write(kept: Mapping[str, Sequence[tuple[str, Cells]]], document: Path) -> None:
-    """Put the tables between the markers."""
+    """Put the tables between the markers; those of models that were not measured stay as they are there."""
     told = environment()
     have = {name: told["packages"][name] for name in ("compress", "onnxruntime", "onnx")}
     packages = ", ".join(f"{name} {version}" for name, version in have.items())
@@ -410,11 +410,13 @@ def write(kept: Mapping[str, Sequence[tuple[str, Cells]]], document: Path) -> No
         "is recall at 1 of the candidate's queries in the index of the reference. Kernels of lprnet and resnet are "
         "stored in few bits and computed in float by ours."
     ]
-    parts += [f"### {name}\n\n{table(rows)}" for name, rows in kept.items()]
     old = document.read_text("utf-8")
     if BEGIN not in old:
         old = f"{old.rstrip()}\n\n## Accuracy by method\n\n{BEGIN}\n{END}\n"
     before, rest = old.split(BEGIN)
+    there = {each.split("\n", 1)[0]: f"### {each.strip()}" for each in rest.split(END)[0].split("### ")[1:]}
+    tables = there | {name: f"### {name}\n\n{table(rows)}" for name, rows in kept.items()}
+    parts += [tables[name] for name in (*MODELS, "minilm") if name in tables]
     text = "\n\n".join(parts)
     document.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.split(END, 1)[1]}", "utf-8")
 
@@ -454,8 +456,10 @@ def main(argv: Sequence[str] | None = None) -> None:
                 else:
                     subject = described(name, MODELS[name], (given.data_root.resolve(),), scratch)
                 old = kept_rows(file, given.again)
-                rows = list(measured(subject, given.nncf and given.nncf.absolute(), scratch, old))
-            file.write_text(json.dumps(rows, indent=1))
+                rows = []
+                for row in measured(subject, given.nncf and given.nncf.absolute(), scratch, old):
+                    rows.append(row)
+                    file.write_text(json.dumps(rows, indent=1))
         if file.is_file():
             kept[name] = [(told, cells) for told, cells in json.loads(file.read_text())]
             print(f"\n{name}\n\n{table(kept[name])}", flush=True)

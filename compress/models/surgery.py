@@ -20,7 +20,7 @@ from compress.models.reference import nbytes
 from compress.models.tower import Site, Tower
 
 LARGE: Final = 64_000_000
-"""Bytes of weights of which it is worth while to give memory back."""
+"""Bytes of weights from which memory is given back."""
 
 Values = NDArray[np.generic]
 Places = NDArray[np.intp]
@@ -46,14 +46,24 @@ def linear(tower: Tower, site: Site) -> tuple[NDArray[np.float32], NDArray[np.fl
 
 def replace(tower: Tower, site: Site, weight: Values, bias: Values | None) -> None:
     """Give a product another weight (out, in) and, unless it is None, another bias (out,)."""
-    biased = bias_of(tower, site)
-    set_input(tower.graph, node_named(tower.graph.graph, site.node), 1, np.ascontiguousarray(weight.T))
+    _set_weight(tower, site, weight)
     if bias is not None:
-        if biased is not None:
-            set_input(tower.graph, *biased, bias)
-        else:
-            _add_bias(tower, site, bias)
+        shift(tower, site, bias)
     refresh(tower)
+
+
+def shift(tower: Tower, site: Site, bias: Values) -> None:
+    """Give a product another bias (out,), or one where it has none."""
+    biased = bias_of(tower, site)
+    if biased is not None:
+        set_input(tower.graph, *biased, bias)
+    else:
+        _add_bias(tower, site, bias)
+    refresh(tower)
+
+
+def _set_weight(tower: Tower, site: Site, weight: Values) -> None:
+    set_input(tower.graph, node_named(tower.graph.graph, site.node), 1, np.ascontiguousarray(weight.T))
 
 
 def set_input(model: onnx.ModelProto, node: onnx.NodeProto, at: int, values: Values) -> None:
@@ -68,10 +78,13 @@ def set_input(model: onnx.ModelProto, node: onnx.NodeProto, at: int, values: Val
     next(tensor for tensor in model.graph.initializer if tensor.name == name).CopyFrom(new)
 
 
-def narrow(tower: Tower, first: Sequence[Site], second: Site, keep: Places) -> None:
+def narrow(
+    tower: Tower, first: Sequence[Site], second: Site, keep: Places, weight: NDArray[np.floating] | None = None
+) -> None:
     """Keep some of the channels between products: outputs of `first` and inputs of `second`.
 
-    Raises UsageError where something between them mixes channels.
+    `second` gets the weight (out, kept), or keeps what it has of its own: protobuf gives back the memory of nothing
+    that was replaced, so nothing is to be written twice. Raises UsageError where something between them mixes channels.
     """
     width = second.shape[0]
     model = tower.graph
@@ -83,7 +96,7 @@ def narrow(tower: Tower, first: Sequence[Site], second: Site, keep: Places) -> N
     tensors = initializers(model)
     for site in first:
         set_input(model, node_named(model.graph, site.node), 1, array(tensors[site.weight])[:, keep])
-    set_input(model, node_named(model.graph, second.node), 1, array(tensors[second.weight])[keep])
+    _set_weight(tower, second, array(tensors[second.weight])[keep].T if weight is None else weight)
     refresh(tower)
 
 
@@ -142,12 +155,17 @@ def refresh(tower: Tower) -> None:
     tower.sites = tuple(sites)
 
 
+def large(tower: Tower) -> bool:
+    """Whether it is worth while to hold few copies of the tower's weights."""
+    return sum(map(nbytes, tower.graph.graph.initializer)) >= LARGE
+
+
 def compact(tower: Tower) -> None:
     """Give back the memory of what was replaced in a large graph, which protobuf keeps as long as the graph is there.
 
     It goes through a file: in memory there would be two for a while.
     """
-    if tower.streamed or sum(map(nbytes, tower.graph.graph.initializer)) < LARGE:
+    if tower.streamed or not large(tower):
         return
     with tempfile.TemporaryDirectory() as made:
         path = Path(made) / "graph.onnx"

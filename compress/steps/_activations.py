@@ -17,6 +17,7 @@ from compress.core.errors import UsageError
 from compress.data import child
 from compress.data.child import Limits
 from compress.models.external_data import APART, save
+from compress.models.surgery import large
 from compress.models.tower import Site, Tower
 from compress.steps.observer import Observer
 from compress.steps.step import Context, Feeds
@@ -35,16 +36,33 @@ def watch(tower: Tower, sites: Sequence[Site], context: Context, observer: type[
     A tower whose weights are in files is run segment by segment, when a site of it is asked for.
     """
     if tower.streamed:
-        folder = context.scratch or Path(tempfile.mkdtemp())
-        stream = stream_of(tower, folder, required(context), context.progress)
-        walk = Walk(stream, tower, sites, observer, _windows(tower, sites))
-        if context.scratch is None:
-            weakref.finalize(walk, shutil.rmtree, folder, ignore_errors=True)
-        return walk
+        return _walked(tower, sites, context, observer, context.scratch)
     feeding = {node.name: node.input[0] for node in tower.graph.graph.node}
     source = {site.name: feeding[site.node] for site in sites}
     seen = watch_values(tower, sorted(set(source.values())), context, observer, _windows(tower, sites))
     return {name: seen[value] for name, value in source.items()}
+
+
+def watch_in_order(tower: Tower, sites: Sequence[Site], context: Context, observer: type[Seen]) -> Mapping[str, Seen]:
+    """The same for sites that are asked for in the order of the graph: a large tower is never run as a whole.
+
+    What was asked for may be changed before the next is.
+    """
+    if tower.streamed or not large(tower):
+        return watch(tower, sites, context, observer)
+    return _walked(tower, sites, context, observer, None)
+
+
+def _walked(
+    tower: Tower, sites: Sequence[Site], context: Context, observer: type[Seen], scratch: Path | None
+) -> Mapping[str, Seen]:
+    """Segment by segment, with activations in a folder: that of the run, or one that goes with what is returned."""
+    folder = scratch or Path(tempfile.mkdtemp())
+    stream = stream_of(tower, folder, required(context), context.progress)
+    walk = Walk(stream, tower, sites, observer, _windows(tower, sites))
+    if scratch is None:
+        weakref.finalize(walk, shutil.rmtree, folder, ignore_errors=True)
+    return walk
 
 
 def watch_values(

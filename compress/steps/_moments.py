@@ -28,7 +28,7 @@ class Moments:
         counts = np.ones(len(flat), np.float32) if weights is None else weights.reshape(-1)
         scaled = flat if weights is None else flat * np.sqrt(counts)[:, None]
         gram = scaled.T @ scaled
-        if not np.isfinite(gram).all():
+        if not np.isfinite(gram.diagonal()).all():  # a row with one of them has its square there
             raise ValueError("the activations hold NaN or infinity")
         if not self.rows:
             self.gram, self.total = np.zeros(gram.shape), np.zeros(len(gram))
@@ -47,11 +47,17 @@ class Moments:
         """Covariance of the rows, (d, d), divided by their number."""
         return _centered(self.gram / (self.rows or 1), self.mean, self.mean)
 
-    def covariance_of(self, keep: NDArray[np.intp]) -> Matrix:
-        """Covariance of some of the inputs, (kept, kept)."""
-        squares: Matrix = self.gram[np.ix_(keep, keep)]
-        squares /= self.rows or 1
-        return _centered(squares, self.mean[keep], self.mean[keep])
+    def centered(self) -> Matrix:
+        """The covariance in the memory of `gram`, which is used up."""
+        self.gram /= self.rows or 1
+        return _centered(self.gram, self.mean, self.mean)
+
+    def kept(self, keep: NDArray[np.intp]) -> Moments:
+        """Moments of some of the inputs."""
+        made = Moments()
+        if self.rows:
+            made.gram, made.total, made.rows = self.gram[np.ix_(keep, keep)], self.total[keep], self.rows
+        return made
 
     def mapped(self, matrix: Matrix, shift: Matrix | None = None) -> Moments:
         """Moments of M x + s in place of x, for a matrix (k, d) and a shift (k,)."""
@@ -137,9 +143,10 @@ class JointMoments:
         mean: Matrix = self.sums / (self.rows or 1)
         return mean
 
-    def cross_covariance_of(self, keep: NDArray[np.intp]) -> Matrix:
-        """Covariance of targets with some of the inputs, (m, kept)."""
-        return _centered(self.cross[:, keep] / (self.rows or 1), self.target_mean, self.inputs.mean[keep])
+    @property
+    def cross_covariance(self) -> Matrix:
+        """Covariance of targets with inputs, (m, d)."""
+        return _centered(self.cross / (self.rows or 1), self.target_mean, self.inputs.mean)
 
     @property
     def target_variance(self) -> float:
@@ -161,6 +168,14 @@ class JointMoments:
             made.cross = _sum([(weight, each.cross) for weight, each in found])
             made.sums = _sum([(weight, each.sums) for weight, each in found])
             made.power = sum(weight * each.power for weight, each in found)
+        return made
+
+    def kept(self, keep: NDArray[np.intp]) -> JointMoments:
+        """Moments of some of the inputs."""
+        made = JointMoments()
+        if self.rows:
+            made.inputs = self.inputs.kept(keep)
+            made.cross, made.sums, made.power = self.cross[:, keep], self.sums, self.power
         return made
 
     def mapped(self, matrix: Matrix) -> JointMoments:

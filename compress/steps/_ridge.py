@@ -46,14 +46,14 @@ class _Rows:
     target_variance: float
 
     @classmethod
-    def of(cls, moments: JointMoments, keep: Kept) -> _Rows:
-        """Those of the kept inputs."""
-        covariance, cross = moments.inputs.covariance_of(keep), moments.cross_covariance_of(keep)
-        return cls(covariance, cross, moments.inputs.mean[keep], moments.target_mean, moments.target_variance)
+    def of(cls, moments: JointMoments) -> _Rows:
+        """Those of moments of the kept inputs."""
+        covariance, cross = moments.inputs.covariance, moments.cross_covariance
+        return cls(covariance, cross, moments.inputs.mean, moments.target_mean, moments.target_variance)
 
     def seen_from(self, directions: Matrix) -> _Rows:
         """Of targets Q t in place of t, for directions (few, out)."""
-        return replace(self, cross=directions @ self.cross, target_mean=directions @ self.target_mean)
+        return replace(self, cross=product(directions, self.cross), target_mean=directions @ self.target_mean)
 
     def fit(self, start: Matrix, ridge: float) -> Fit:
         """Predict the targets: (T + lambda S) (C + lambda I)^-1, of which S is what lambda = infinity gives."""
@@ -64,42 +64,60 @@ class _Rows:
         held[np.diag_indices_from(held)] += level
         factor = linalg.cho_factor(held.T, lower=True, overwrite_a=True)
         weight = linalg.cho_solve(factor, (self.cross + level * start).T, overwrite_b=True).T
-        return Fit(weight, self.target_mean - weight @ self.mean, ridge)
+        return Fit(weight, self.target_mean - applied(weight, self.mean), ridge)
 
     def shifted(self, start: Matrix) -> Fit:
         """The weight as it stands, and the offset that puts the mean right."""
-        return Fit(start, self.target_mean - start @ self.mean, float("inf"))
+        return Fit(start, self.target_mean - applied(start, self.mean), float("inf"))
 
     def loss(self, made: Fit) -> float:
         """Mean squared error less the variance of the targets."""
-        drift = self.target_mean - made.weight @ self.mean - made.offset
+        drift = self.target_mean - applied(made.weight, self.mean) - made.offset
         explained = 2 * float((made.weight * self.cross).sum())
-        return float(((made.weight @ self.covariance) * made.weight).sum()) - explained + float(drift @ drift)
+        power = float((product(made.weight, self.covariance) * made.weight).sum())
+        return power - explained + float(drift @ drift)
 
     def error(self, made: Fit) -> float:
         """Mean squared error over the variance of the targets."""
         return max(self.target_variance + self.loss(made), 0.0) / (self.target_variance or 1.0)
 
 
-def fit(moments: JointMoments, start: Matrix, keep: Kept, ridge: float) -> Fit:
-    """Predict the targets from the kept inputs; `start` (out, kept) is what the weight is shrunk to.
+def product(left: Matrix, right: Matrix) -> Matrix:
+    """Left (m, k) times right (k, n) by scipy's BLAS.
+
+    numpy brings another one, with threads of its own that keep turning for a while after each product: beside the
+    factorizations here, which are scipy's, each would slow the other down.
+    """
+    from scipy import linalg  # here, because reading a recipe imports its methods and must answer at once
+
+    made: Matrix = linalg.blas.dgemm(1.0, right.T, left.T).T  # columns first, as BLAS reads it: nothing is copied
+    return made
+
+
+def applied(matrix: Matrix, vector: Matrix) -> Matrix:
+    """A matrix (m, k) times a vector (k,), by scipy's BLAS as well."""
+    return product(matrix, vector[:, None])[:, 0]
+
+
+def fit(moments: JointMoments, start: Matrix, ridge: float) -> Fit:
+    """Predict the targets from inputs that are kept; `start` (out, kept) is what the weight is shrunk to.
 
     Raises numpy.linalg.LinAlgError where the covariance cannot be inverted even so.
     """
-    return _Rows.of(moments, keep).fit(start, ridge)
+    return _Rows.of(moments).fit(start, ridge)
 
 
-def shifted(moments: JointMoments, start: Matrix, keep: Kept) -> Fit:
+def shifted(moments: JointMoments, start: Matrix) -> Fit:
     """The weight as it stands, and the offset that puts the mean right."""
-    return Fit(start, moments.target_mean - start @ moments.inputs.mean[keep], float("inf"))
+    return Fit(start, moments.target_mean - start @ moments.inputs.mean, float("inf"))
 
 
-def error(made: Fit, moments: JointMoments, keep: Kept) -> float:
+def error(made: Fit, moments: JointMoments) -> float:
     """Mean squared error on the rows of `moments` over the variance of their targets; 0 is exact."""
-    return _Rows.of(moments, keep).error(made)
+    return _Rows.of(moments).error(made)
 
 
-def best_ridge(train: JointMoments, held_out: JointMoments, start: Matrix, keep: Kept) -> tuple[Fit, float]:
+def best_ridge(train: JointMoments, held_out: JointMoments, start: Matrix) -> tuple[Fit, float]:
     """The fit on some rows, with the ridge of the grid that has the least error on others, and that error.
 
     Goes downhill from the middle of the grid: with too little ridge a fit follows noise, with too much it stays as it
@@ -107,7 +125,7 @@ def best_ridge(train: JointMoments, held_out: JointMoments, start: Matrix, keep:
     directions of the targets where there are more targets than that. Raises numpy.linalg.LinAlgError where no ridge
     that it comes by makes the covariance invertible.
     """
-    rows, judges = _Rows.of(train, keep), _Rows.of(held_out, keep)
+    rows, judges = _Rows.of(train), _Rows.of(held_out)
     few, few_judges, few_start = rows, judges, start
     if len(start) > DIRECTIONS:
         directions = np.random.default_rng(0).standard_normal((DIRECTIONS, len(start)))

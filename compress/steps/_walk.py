@@ -17,6 +17,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from compress.core.errors import UsageError
 from compress.data import child
@@ -61,6 +62,17 @@ class Calibrated:
 
     def _parts(self, silent: float) -> list[tuple[float, JointMoments]]:
         return [(1, self.train), (1, self.held_out), *((silent, each) for each in self.silent)]
+
+    def kept(self, keep: NDArray[np.intp]) -> Calibrated:
+        """The same with some of what the product reads; those of all of it are used up, where fewer stay."""
+        halves = (self.train, self.held_out, *self.silent)
+        if len(keep) == max(len(each.inputs.total) for each in halves):
+            return self
+        made = []
+        for each in halves:
+            made.append(each.kept(keep))
+            each.clear()
+        return Calibrated(self.junction, made[0], made[1], (made[2], made[3]), self.unknown)
 
     def mapped(self, matrix: Matrix) -> Calibrated:
         """The same with M x in place of what the product reads."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +26,9 @@ Arrays = dict[str, NDArray[Any]]
 _NOTHING: Final = 1e-9
 """Share of the mean weight up to which a token reaches nothing."""
 
+_MANY: Final = 2048
+"""Rows that are summed at once."""
+
 _SOME: Final = 4
 """Tokens that are tried first: where all of them are heard, all tokens are pooled, and none goes with others."""
 
@@ -35,8 +39,8 @@ def work(request: Data, channel: Channel) -> Data:
     now = open_session(folder / "now.onnx")
     was = open_session(folder / "was.onnx") if residual else None
     rest = open_session(folder / "rest.onnx") if "output" in request else None
-    kind = JointMoments if residual else Moments
-    halves: tuple[Any, ...] = kind(), kind(), kind(), kind()
+    where = f"{request['tower']} tower, {request['inner']}"
+    halves = [_Half(JointMoments() if residual else Moments(), where) for _ in request["halves"]]
     likely: list[int] = []
     channel.expect(len(request["feeds"]))
     for at, path in enumerate(request["feeds"]):
@@ -60,21 +64,45 @@ def work(request: Data, channel: Channel) -> Data:
         elif rest is not None:
             reaching = _heard(rest, request, feed, joined, likely)
             heard, likely = counted & reaching, np.flatnonzero(reaching.any(0)).tolist()
-        try:
-            for moments, half, which in zip(halves, (0, 1, 0, 1), (heard, heard, *[counted & ~heard] * 2), strict=True):
-                chosen = which[half::2]
-                if chosen.any():
-                    own = weights[half::2][chosen] if weights is not None and which is heard else None
-                    moments.add(*(each[half::2][chosen] for each in rows), weights=own)
-        except ValueError as error:
-            where = f"{request['tower']} tower, {request['inner']}"
-            raise UsageError(f"{error}: the float model itself is broken", where) from error
+        for half, which, counts in zip(halves, (0, 1, 0, 1), (heard, heard, *[counted & ~heard] * 2), strict=True):
+            chosen = counts[which::2]
+            if chosen.any():
+                own = weights[which::2][chosen] if weights is not None and counts is heard else None
+                half.add([each[which::2][chosen] for each in rows], own)
         channel.done(1)
-    for name, moments in zip(request["halves"], halves, strict=True):
+    for name, half in zip(request["halves"], halves, strict=True):
         (folder / name).mkdir(exist_ok=True)
-        for key, array in moments.state().items():  # not as one archive: its checksums take longer than the sums
+        for key, array in half.summed().state().items():  # no archive: its checksums take longer than the sums
             np.save(folder / name / f"{key}.npy", array)
     return {}
+
+
+@dataclass
+class _Half:
+    """Moments of half of the samples, and rows that wait: sums of a few rows cost as much as those of many."""
+
+    moments: Any
+    where: str
+    _waiting: list[tuple[list[NDArray[np.float32]], NDArray[np.float32] | None]] = field(default_factory=list)
+
+    def add(self, rows: list[NDArray[np.float32]], weights: NDArray[np.float32] | None) -> None:
+        """Take in arrays of rows, which count `weights` times, or once."""
+        self._waiting.append((rows, weights))
+        if sum(len(each[0]) for each, _ in self._waiting) >= _MANY:
+            self.summed()
+
+    def summed(self) -> Any:
+        """The moments of all rows so far. Raises UsageError on NaN or infinity."""
+        if self._waiting:
+            rows = [np.concatenate(each) for each in zip(*(each for each, _ in self._waiting), strict=True)]
+            weighed = any(weights is not None for _, weights in self._waiting)
+            counts = [np.ones(len(each[0]), np.float32) if own is None else own for each, own in self._waiting]
+            self._waiting.clear()
+            try:
+                self.moments.add(*rows, weights=np.concatenate(counts) if weighed else None)
+            except ValueError as error:
+                raise UsageError(f"{error}: the float model itself is broken", self.where) from error
+        return self.moments
 
 
 def _run(session: Any, wanted: list[str], feed: Arrays, stored: Path, name: str | None) -> Arrays:
@@ -110,7 +138,7 @@ def _heard(
     """Which rows of the stream (batch, tokens, d) reach the embedding: those whose change changes it.
 
     Tokens are changed together, and one by one only where something is heard: mostly it is one among hundreds, and the
-    same in every batch, so those that were heard in the one before are `likely`.
+    same in every batch, so those that were heard in the one before are `likely`, at first those of the first sample.
     """
     if joined.ndim != 3:
         return np.ones(joined.shape[:-1], np.bool_)
@@ -134,6 +162,9 @@ def _heard(
     alone = set(likely)
     if not alone and all(reaches([token]).all() for token in some):
         alone = set(every)
+    elif not alone and len(joined) > 1:
+        first = _heard(rest, request, {name: each[:1] for name, each in feed.items()}, joined[:1], ())
+        alone = set(np.flatnonzero(first[0]).tolist())
     others = [token for token in every if token not in alone]
     parts = [[token] for token in every if token in alone] + ([others] if others else [])
     while parts:

@@ -36,49 +36,52 @@ SILENT: Final = (0.0, 1e-3, 1e-2, 1e-1)
 def fitted(seen: Calibrated, weight: Matrix, bias: Matrix, keep: Kept, how: Compensate) -> Fitted:
     """Fit a product with weight (out, in) and bias (out,) again, for the inputs that are kept.
 
+    Moments of inputs that are not kept are used up.
     With fewer rows than kept inputs a covariance says nothing, and only the bias is fitted.
     """
-    start, rows = weight[:, keep], seen.rows
+    start, rows, seen = weight[:, keep], seen.rows, seen.kept(keep)
     told = f", tokens alike: no gradient of {', '.join(seen.unknown)}" if seen.unknown else ""
     if how == "none":
         made = Fit(start, bias, float("inf"))
-        return Fitted(made, _judged(made, seen, keep), "weights as they were", made)
+        return Fitted(made, _judged(made, seen), "weights as they were", made)
     if how == "bias" or rows <= len(keep):
         few = f": {rows:.0f} rows of calibration are too few for more" if how == "ridge" else ""
-        made, tried = (_ridge.shifted(each, start, keep) for each in (seen.moments(), seen.train))
-        return Fitted(made, _judged(tried, seen, keep), f"bias fitted{few}", tried)
+        made, tried = (_ridge.shifted(each, start) for each in (seen.moments(), seen.train))
+        return Fitted(made, _judged(tried, seen), f"bias fitted{few}", tried)
     try:
-        tried, silent = _chosen(seen, start, keep)
+        tried, error, silent = _chosen(seen, start)
         if not np.isfinite(tried.ridge):
-            made = _ridge.shifted(seen.moments(silent), start, keep)
-            return Fitted(made, _judged(tried, seen, keep), "bias fitted: no ridge helps on held-out samples", tried)
-        made = _ridge.fit(seen.moments(silent), start, keep, tried.ridge)
-    except np.linalg.LinAlgError as error:
-        what = f"the covariance of its inputs cannot be inverted: {error}"
-        raise UsageError(what, seen.junction.site.name, "use more calibration samples, or compensate: bias") from error
+            made = _ridge.shifted(seen.moments(silent), start)
+            return Fitted(made, error, "bias fitted: no ridge helps on held-out samples", tried)
+        made = _ridge.fit(seen.moments(silent), start, tried.ridge)
+    except np.linalg.LinAlgError as problem:
+        what, hint = f"the covariance of its inputs cannot be inverted: {problem}", "compensate: bias"
+        raise UsageError(what, seen.junction.site.name, f"use more calibration samples, or {hint}") from problem
     return Fitted(
         made,
-        _judged(tried, seen, keep),
+        error,
         f"fitted with ridge {tried.ridge:.0e}" + f", silent {silent:g}" * bool(seen.silent[0].rows) + told,
         tried,
     )
 
 
-def _chosen(seen: Calibrated, start: Matrix, keep: Kept) -> tuple[Fit, float]:
-    """The fit of the samples that are fitted to, and the weight of silent tokens in it: the best on held-out samples.
+def _chosen(seen: Calibrated, start: Matrix) -> tuple[Fit, float, float]:
+    """The fit of the samples that are fitted to, its error, and the weight of silent tokens in it.
 
-    Where there are none, a cautious ridge.
+    They are the best on held-out samples; where there are none, a cautious ridge.
     """
     if not seen.held_out.rows:
-        return _ridge.fit(seen.training(SILENT[-1]), start, keep, 1e-2), SILENT[-1]
+        made = _ridge.fit(seen.training(SILENT[-1]), start, 1e-2)
+        return made, _judged(made, seen), SILENT[-1]
     tried = {
-        silent: _ridge.best_ridge(seen.training(silent), seen.held_out, start, keep)
+        silent: _ridge.best_ridge(seen.training(silent), seen.held_out, start)
         for silent in (SILENT if seen.silent[0].rows else SILENT[:1])
     }
     silent = min(tried, key=lambda each: tried[each][1])
-    return tried[silent][0], silent
+    made, squared = tried[silent]
+    return made, float(np.sqrt(squared)), silent
 
 
-def _judged(made: Fit, seen: Calibrated, keep: Kept) -> float:
+def _judged(made: Fit, seen: Calibrated) -> float:
     """Root of the error on samples that the fit has not seen; on all where there are no others."""
-    return float(np.sqrt(_ridge.error(made, seen.held_out if seen.held_out.rows else seen.moments(), keep)))
+    return float(np.sqrt(_ridge.error(made, seen.held_out if seen.held_out.rows else seen.moments())))

@@ -66,7 +66,7 @@ def eliminated(covariance: Matrix, weight: Matrix, groups: int, count: int) -> K
     from scipy import linalg
 
     size, places, inverse = len(covariance) // groups, np.arange(len(covariance)), _inverse(covariance)
-    current, left = weight.astype(np.float64), np.ones(groups, np.bool_)
+    current, left = np.array(weight, np.float64, order="F"), np.ones(groups, np.bool_)
     a_round = max(1, (groups - count) // (ROUNDS if len(covariance) <= WIDE else ROUNDS // 4))
     while (more := int(left.sum()) - count) > 0:
         leaving = np.argsort(_losses(inverse, current, size, left), kind="stable")[: min(a_round, more)]
@@ -74,7 +74,8 @@ def eliminated(covariance: Matrix, weight: Matrix, groups: int, count: int) -> K
         rows = np.where(out[:, None] >= places, inverse[out], inverse[:, out].T)
         factor = linalg.cholesky(rows[:, out], lower=True)
         half = linalg.solve_triangular(factor, rows, lower=True)
-        current -= linalg.solve_triangular(factor, current[:, out].T, lower=True).T @ half
+        read = linalg.solve_triangular(factor, current[:, out].T, lower=True)  # all by scipy's BLAS: see _ridge.product
+        current = linalg.blas.dgemm(-1.0, read, half, 1.0, current, trans_a=1, overwrite_c=1)
         inverse = linalg.blas.dsyrk(-1.0, half.T, 1.0, inverse, lower=1, overwrite_c=1)
         inverse[out], inverse[:, out], current[:, out], left[leaving] = 0.0, 0.0, 0.0, False
     return np.flatnonzero(left)

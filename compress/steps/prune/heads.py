@@ -72,7 +72,7 @@ def _pruned(tower: Tower, found: Attention, seen: Calibrated, spec: Spec, scores
         return []
     weight, bias = (each.astype(np.float64) for each in linear(tower, found.output.site))
     if scores is None:
-        stay = _kept(seen.inputs(0.01).covariance, weight, heads, count, spec.score)
+        stay = _kept(seen.inputs(0.01).centered(), weight, heads, count, spec.score)
     else:
         stay = _scores.choose(scores, count)
     keep = _columns(stay, width)

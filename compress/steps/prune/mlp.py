@@ -14,7 +14,7 @@ from pydantic import Field
 
 from compress.core.errors import UsageError
 from compress.models.junctions import in_order, junction
-from compress.models.surgery import linear, narrow, replace
+from compress.models.surgery import linear, narrow, shift
 from compress.models.tower import Encoder, Tower
 from compress.recipe.steps import StepSpec
 from compress.steps._moments import Matrix
@@ -76,8 +76,9 @@ def _pruned(tower: Tower, layer: Layer, seen: Calibrated, spec: Spec, scores: Ma
     weight, bias = (each.astype(np.float64) for each in linear(tower, second))
     keep = _kept(tower, layer, seen, weight, count, spec.score) if scores is None else _scores.choose(scores, count)
     made = fitted(seen, weight, bias, keep, spec.compensate)
-    narrow(tower, first, second, keep)
-    replace(tower, second, made.fit.weight, made.fit.offset if spec.compensate != "none" else None)
+    narrow(tower, first, second, keep, made.fit.weight)
+    if spec.compensate != "none":
+        shift(tower, second, made.fit.offset)
     gone = ranges(np.setdiff1d(np.arange(width), keep).tolist())
     cut = [row(tower, site, f"{count} of {width} neurons stay", made.error, gone) for site in first]
     return [*cut, row(tower, second, f"{count} of {width} inputs; {made.words}", made.error, gone)]
@@ -87,7 +88,7 @@ def _kept(tower: Tower, layer: Layer, seen: Calibrated, weight: Matrix, count: i
     if score == "magnitude":
         before = np.concatenate([linear(tower, site)[0] for site in layer["mlp.fc1"]], 1).astype(np.float64)
         return _scores.choose(_scores.magnitude(weight, before), count)
-    covariance = seen.inputs(0.01).covariance
+    covariance = seen.inputs(0.01).centered()
     if score == "variance":
         return _scores.choose(_scores.variance(covariance), count)
     if score == "fluctuation":

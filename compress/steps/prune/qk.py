@@ -13,10 +13,11 @@ from pydantic import Field
 
 from compress.core.errors import UsageError
 from compress.models.attention import Attention, attention, reshape_to
+from compress.models.junctions import in_order
 from compress.models.surgery import linear, replace
 from compress.models.tower import Encoder, Tower
 from compress.recipe.steps import StepSpec
-from compress.steps._activations import watch
+from compress.steps._activations import watch_in_order
 from compress.steps._moments import Moments
 from compress.steps.prune import _scores, _subspace
 from compress.steps.prune._layers import layers, row, summary
@@ -40,12 +41,13 @@ def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:
     for tower, chosen in layers(encoder, spec, ROLES):
         numbers = {site.layer for layer in chosen for sites in layer.values() for site in sites}
         inner = [site for site in tower.sites if site.role.startswith("attn.") and site.layer in numbers]
-        found = [
-            attention(tower, [site for site in inner if site.layer == number]) for number in sorted(numbers, key=str)
-        ]
-        seen = watch(tower, [each.query.site for each in found], context, Moments)
-        for each in found:
-            rows += _pruned(tower, each, seen[each.query.site.name], spec)
+        attentions = [attention(tower, [site for site in inner if site.layer == number]) for number in numbers]
+        found = {each.query.site.name: each for each in attentions}
+        order = in_order(tower, (each.query.site for each in attentions))
+        seen = watch_in_order(tower, order, context, Moments)
+        for site in order:
+            rows += _pruned(tower, found[site.name], seen[site.name], spec)
+        del seen  # it holds the graph, which is made compact next
     if not rows:
         raise UsageError("no dim goes: the count that stays is that of all", "ratio", "use more, or a finer multiple")
     return StepReport(USE, summary(rows), tuple(rows))

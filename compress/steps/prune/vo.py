@@ -54,7 +54,7 @@ def _pruned(tower: Tower, found: Attention, seen: Calibrated, spec: Spec) -> lis
         return []
     value, output = found.value.site, found.output.site
     weight, bias = (each.astype(np.float64) for each in linear(tower, output))
-    covariance = seen.inputs(0.01).covariance
+    covariance = seen.inputs(0.01).centered()
     spans = [slice(head * width, (head + 1) * width) for head in range(heads)]
     parts = [_subspace.of_values(covariance[span, span], weight[:, span], count) for span in spans]
     turned = _subspace.diagonal([part[0] for part in parts])

@@ -121,7 +121,7 @@ def test_compensation_is_exact_where_pruned_channels_are_linear_in_kept_ones(see
     x = np.concatenate([kept, kept @ rng.normal(size=(5, 3)) + rng.normal(size=3)], 1)
     weight, bias, keep = rng.normal(size=(4, 8)), rng.normal(size=4), np.arange(5)
     target = x @ weight.T + bias
-    made = _ridge.fit(moments(x, target), weight[:, keep], keep, 1e-9)
+    made = _ridge.fit(moments(x, target).kept(keep), weight[:, keep], 1e-9)
     assert x[:, keep] @ made.weight.T + made.offset == pytest.approx(target, abs=2e-3)
 
 
@@ -134,7 +134,7 @@ def test_the_fit_is_that_of_a_ridge_regression_of_the_pruned_channels():
     covariance = centered.T @ centered / len(x)
     level = 0.01 * np.diag(covariance)[keep].mean()
     b = covariance[np.ix_(gone, keep)] @ np.linalg.inv(covariance[np.ix_(keep, keep)] + level * np.eye(3))
-    made = _ridge.fit(moments(x, x @ weight.T), weight[:, keep], keep, 0.01)
+    made = _ridge.fit(moments(x, x @ weight.T).kept(keep), weight[:, keep], 0.01)
     assert made.weight == pytest.approx(weight[:, keep] + weight[:, gone] @ b, rel=1e-3, abs=1e-4)
     mean = x.mean(0)
     assert made.offset == pytest.approx(weight[:, gone] @ (mean[gone] - b @ mean[keep]), rel=1e-3, abs=1e-3)
@@ -148,17 +148,17 @@ def test_the_error_is_that_of_the_rows(seed):
     made = _ridge.Fit(rng.normal(size=(3, 2)), rng.normal(size=3), 0.0)
     left = target - x[:, keep] @ made.weight.T - made.offset
     expected = np.square(left).sum() / np.square(target - target.mean(0)).sum()
-    assert _ridge.error(made, moments(x, target), keep) == pytest.approx(expected, rel=1e-3)
+    assert _ridge.error(made, moments(x, target).kept(keep)) == pytest.approx(expected, rel=1e-3)
 
 
 def test_noise_takes_a_strong_ridge_and_structure_a_weak_one():
     rng = np.random.default_rng(0)
-    keep, start = np.arange(20), np.zeros((2, 20))
+    start = np.zeros((2, 20))
     noise = [moments(rng.normal(size=(40, 20)), rng.normal(size=(40, 2))) for _ in range(2)]
-    assert _ridge.best_ridge(*noise, start, keep)[0].ridge >= 0.1
+    assert _ridge.best_ridge(*noise, start)[0].ridge >= 0.1
     truth = rng.normal(size=(20, 2))
     halves = [rng.normal(size=(400, 20)) for _ in range(2)]
-    made, left = _ridge.best_ridge(*(moments(half, half @ truth) for half in halves), start, keep)
+    made, left = _ridge.best_ridge(*(moments(half, half @ truth) for half in halves), start)
     assert made.ridge <= 1e-5
     assert left < 1e-5
 
@@ -167,15 +167,15 @@ def test_noise_takes_a_strong_ridge_and_structure_a_weak_one():
 def test_the_way_downhill_ends_where_the_whole_grid_is_least(noise):
     rng = np.random.default_rng(1)
     mixing, truth = rng.normal(size=(12, 30)) + 0.1 * rng.normal(size=(12, 30)), rng.normal(size=(30, 4))
+    keep = np.arange(0, 30, 2)
     train, held_out = (
-        moments(x, x @ truth + noise * rng.normal(size=(len(x), 4)))
+        moments(x, x @ truth + noise * rng.normal(size=(len(x), 4))).kept(keep)
         for x in (rng.normal(size=(60, 12)) @ mixing + 0.05 * rng.normal(size=(60, 30)) for _ in range(2))
     )
-    keep = np.arange(0, 30, 2)
     start = truth.T[:, keep]
-    errors = {each: _ridge.error(_ridge.fit(train, start, keep, each), held_out, keep) for each in _ridge.GRID}
+    errors = {each: _ridge.error(_ridge.fit(train, start, each), held_out) for each in _ridge.GRID}
     best = min(errors, key=lambda each: errors[each])
-    made, left = _ridge.best_ridge(train, held_out, start, keep)
+    made, left = _ridge.best_ridge(train, held_out, start)
     assert (made.ridge, left) == (best, pytest.approx(errors[best]))
 
 
@@ -183,12 +183,12 @@ def test_many_targets_are_compared_by_few_directions():
     rng = np.random.default_rng(1)
     mixing, truth, keep = rng.normal(size=(12, 30)), rng.normal(size=(30, 400)), np.arange(0, 30, 2)
     train, held_out = (
-        moments(x, x @ truth + 0.3 * rng.normal(size=(60, 400)))
+        moments(x, x @ truth + 0.3 * rng.normal(size=(60, 400))).kept(keep)
         for x in (rng.normal(size=(60, 12)) @ mixing + 0.05 * rng.normal(size=(60, 30)) for _ in range(2))
     )
     start = truth.T[:, keep]
-    errors = {each: _ridge.error(_ridge.fit(train, start, keep, each), held_out, keep) for each in _ridge.GRID}
-    made, left = _ridge.best_ridge(train, held_out, start, keep)
+    errors = {each: _ridge.error(_ridge.fit(train, start, each), held_out) for each in _ridge.GRID}
+    made, left = _ridge.best_ridge(train, held_out, start)
     assert left == pytest.approx(errors[made.ridge])
     assert left < 1.01 * min(errors.values())
 
@@ -201,9 +201,9 @@ def test_where_nothing_can_be_inverted_the_first_problem_is_told(monkeypatch):
 
     monkeypatch.setattr(_ridge._Rows, "fit", fail)
     rng = np.random.default_rng(0)
-    seen, keep = moments(rng.normal(size=(9, 3)), rng.normal(size=(9, 2))), np.arange(3)
+    seen = moments(rng.normal(size=(9, 3)), rng.normal(size=(9, 2)))
     with pytest.raises(np.linalg.LinAlgError, match="not positive definite"):
-        _ridge.best_ridge(seen, seen, np.zeros((2, 3)), keep)
+        _ridge.best_ridge(seen, seen, np.zeros((2, 3)))
 
 
 def test_rows_that_count_twice_are_as_rows_that_are_there_twice():
@@ -238,8 +238,10 @@ def test_parts_add_up():
     parts, whole = [(1, moments(x[:10], t[:10])), (1, moments(x[10:], t[10:]))], moments(x, t)
     both = JointMoments.summed(parts)
     some = np.array([0, 2, 3])
-    assert both.cross_covariance_of(some) == pytest.approx(np.cov(t.T, x.T, bias=True)[:2, 2:][:, some], abs=1e-5)
-    assert both.inputs.covariance_of(some) == pytest.approx(np.cov(x.T, bias=True)[np.ix_(some, some)], abs=1e-5)
+    fewer, expected = both.kept(some), np.cov(t.T, x.T, bias=True)
+    assert fewer.cross_covariance == pytest.approx(expected[:2, 2:][:, some], abs=1e-5)
+    assert fewer.inputs.covariance == pytest.approx(expected[np.ix_(some + 2, some + 2)], abs=1e-5)
+    assert fewer.inputs.kept(np.array([1])).centered() == pytest.approx(expected[4:5, 4:5], abs=1e-5)
     assert both.target_variance == pytest.approx(whole.target_variance, rel=1e-5)
     assert JointMoments.summed([(0, whole), (1, JointMoments())]).rows == 0
     assert JointMoments.summed([(1, JointMoments()), (1, whole)]) is whole
