@@ -166,7 +166,7 @@ from compress.steps.distill._processes import Processes
 from compress.steps.distill._sharded import Sharded
 from compress.steps.distill._teachers import OnDevice
 
-dist.init_process_group("gloo", timeout=timedelta(seconds=120))  # what hangs ends
+dist.init_process_group("gloo", timeout=timedelta(seconds=300))  # what hangs ends
 rank = dist.get_rank()
 own = Path({folder!r}) / f"process-{{rank}}"
 (own / "model").mkdir(parents=True)
@@ -222,7 +222,7 @@ def test_in_two_processes(tmp_path):
     """The same curve as with children, half of the weights in each, and nobody waits for the other for ever."""
     made = tmp_path / "two.py"
     made.write_text(SCRIPT.format(paths=[str(HERE.parent), str(HERE.parents[1])], folder=str(tmp_path)))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     subprocess.run([*launch, str(made)], check=True, timeout=590)
     first, second = (json.loads((tmp_path / f"process-{rank}" / "told").read_text()) for rank in (0, 1))
     for name in ("sharded", "half", "again"):
