@@ -10,7 +10,7 @@ import onnx
 import pytest
 import tiny_towers
 import torch
-from test_distill_training import Told, context, damaged, losses, spec
+from test_distill_training import Interrupting, Killed, Told, context, damaged, losses, spec
 
 from compress.core.errors import UsageError
 from compress.core.progress import Silent
@@ -84,6 +84,17 @@ def test_a_training_with_the_teacher_on_the_device(teacher, tmp_path, monkeypatc
     monkeypatch.setattr(OnDevice, "say", lambda *_: pytest.fail("the teacher was asked again"))
     again = losses(features.apply(damaged(teacher), told, context(teacher, tmp_path / "device")))
     np.testing.assert_allclose(again, found, atol=1e-6)
+
+
+def test_a_checkpoint_goes_on_with_another_place(teacher, tmp_path):
+    cache, work = tmp_path / "cache", tmp_path / "work"
+    before = context(teacher, cache, work=work, progress=Interrupting(4))
+    with pytest.raises(Killed):
+        features.apply(damaged(teacher), spec(checkpoint_minutes=1e-9), before)
+    progress = Told()
+    again = context(teacher, cache, work=work, resume=True, progress=progress)
+    features.apply(damaged(teacher), spec(checkpoint_minutes=1e-9, teacher="device"), again)
+    assert "resumed after 5 steps of training" in progress.lines
 
 
 def test_weights_go_when_nobody_asks(teacher, tmp_path):
