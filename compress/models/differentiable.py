@@ -6,7 +6,6 @@ names they have in the graph, so that trained ones can be put back.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -74,11 +73,15 @@ class DifferentiableTower(nn.Module):
     def _apply(self, function: Callable[..., Any], recurse: bool = True) -> DifferentiableTower:
         """Move floats alone: shapes and places are read on the CPU, wherever the weights are."""
         super()._apply(function, recurse)  # type: ignore[no-untyped-call]
+        self.integers_to_cpu()
+        return self
+
+    def integers_to_cpu(self) -> None:
+        """Put fixed values that are no floats where they are read."""
         for at in range(len(self._fixed)):
             value = getattr(self, f"fixed_{at}")
             if not value.is_floating_point():
                 setattr(self, f"fixed_{at}", value.cpu())
-        return self
 
     def forward(self, feed: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The embedding (batch, D) and every tap, by name."""
@@ -121,6 +124,11 @@ def trainable(model: onnx.ModelProto) -> set[str]:
     return found
 
 
+def unknown(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Operators of a graph that torch cannot run here; none for most."""
+    return tuple(sorted({each.op_type for each in model.graph.node} - set(OPERATORS)))
+
+
 def _tensor(tensor: onnx.TensorProto) -> Tensor:
     return torch.from_numpy(array(tensor).copy())
 
@@ -142,9 +150,8 @@ def _steps(tower: Tower, kept: set[str]) -> list[_Step]:
 def _step(tower: Tower, node: onnx.NodeProto, done: tuple[str, ...]) -> _Step:
     function = OPERATORS.get(node.op_type)
     if function is None:
-        counted = Counter(each.op_type for each in tower.graph.graph.node if each.op_type not in OPERATORS)
         raise UsageError(
-            f"a graph with {', '.join(sorted(counted))} cannot be trained",
+            f"a graph with {', '.join(unknown(tower.graph))} cannot be trained",
             f"{tower.kind} tower, {node.name}",
             "leave this tower out of the step with `towers`",
         )

@@ -16,11 +16,13 @@ from tiny_training import TinySet, stored
 
 from compress.core.errors import UsageError
 from compress.core.progress import Silent
+from compress.data import child
 from compress.models.graph import array, initializers
 from compress.models.tower import copied
 from compress.steps.distill import _features, features, qad
 from compress.steps.distill._batches import held_out, parts
 from compress.steps.distill._blocks import outputs, paired
+from compress.steps.distill._teachers import InChild
 from compress.steps.quantize import int4_rtn
 from compress.steps.step import Context
 from compress.targets.graph import emitter
@@ -150,8 +152,8 @@ def test_a_checkpoint_of_another_training_is_refused(teacher, shared, tmp_path):
 
 def test_the_teacher_is_asked_once(teacher, tmp_path, monkeypatch):
     asked = []
-    run = _features.child.run
-    monkeypatch.setattr(_features.child, "run", lambda *given: asked.append(given[0]) or run(*given))
+    run = child.run
+    monkeypatch.setattr(child, "run", lambda *given: asked.append(given[0]) or run(*given))
     features.apply(damaged(teacher), spec(), context(teacher, tmp_path))
     assert len(asked) == 2  # one for each tower
     first = losses(features.apply(damaged(teacher), spec(), context(teacher, tmp_path)))
@@ -168,7 +170,7 @@ def test_the_teacher_is_asked_once(teacher, tmp_path, monkeypatch):
 
 def test_what_the_teacher_says_is_what_onnx_runtime_says(teacher, shared):
     data, tower = TinySet(stored(20)), teacher.towers["vision"]
-    store = _features.Features(tower, outputs(tower), shared / "direct", Silent())
+    store = _features.Features(InChild(tower, outputs(tower)), shared / "direct", Silent())
     batch = next(data.batches(0, 20))
     store.fill([(batch.keys, batch.feeds["vision"])])
     said = store.get(batch.keys[[3, 1]])

@@ -12,7 +12,8 @@ import numpy as np
 from compress.core import digest
 from compress.core.errors import UsageError
 from compress.data.training import TrainingBatch, TrainingSet
-from compress.steps.distill._features import Features, Feed, Keys
+from compress.steps.distill._features import Features, Keys
+from compress.steps.distill._teachers import Feed
 
 MOST_HELD: Final = 512
 """Samples that are enough to see whether a loss still falls."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -15,14 +15,11 @@ from numpy.typing import NDArray
 
 from compress.core import digest
 from compress.core.progress import Progress
-from compress.data import child
-from compress.data.child import Limits
-from compress.models.external_data import APART, save
 from compress.models.tower import Tower
-from compress.steps.distill import _teacher
+from compress.steps.distill._chunk import LENGTHS
+from compress.steps.distill._teachers import Feed, Teacher
 
 Keys = NDArray[np.int64]
-Feed = Mapping[str, NDArray[Any]]
 _KEYS: Final = "keys"
 
 
@@ -39,8 +36,7 @@ class Said:
 class Features:
     """The store of one tower. Below `folder`, chunks of samples; each was written whole and renamed into place."""
 
-    tower: Tower
-    blocks: tuple[str, ...]
+    teacher: Teacher
     folder: Path
     progress: Progress
     _chunks: list[list[NDArray[Any]]] = field(default_factory=list, init=False, repr=False)
@@ -57,32 +53,28 @@ class Features:
             if chunk not in self._known:
                 self._take(chunk)
 
+    def turn(self) -> None:
+        """Between two epochs: take in what others have written; a teacher that nobody asks any more may rest."""
+        self.refresh()
+        self.teacher.rest()
+
     def lacks(self, keys: Keys) -> NDArray[np.intp]:
         """Places of those keys of which nothing is known yet."""
         return np.array([at for at, key in enumerate(keys.tolist()) if key not in self._places], np.intp)
 
     def fill(self, batches: Sequence[tuple[Keys, Feed]]) -> None:
-        """Let the teacher look at samples, one batch of its inputs after the other."""
-        if not batches:
+        """Let the teacher look at samples, one batch of its inputs after the other.
+
+        All processes have to come here, with batches or none, where the teacher is asked together.
+        """
+        if not batches and not self.teacher.together:
             return
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=".new-") as made:
-            scratch, out = Path(made), Path(made) / "chunk"
+            out = Path(made) / "chunk"
             out.mkdir()
-            save(self.tower.graph, scratch / "graph.onnx", APART, self.blocks)
-            feeds = []
-            for at, (_, feed) in enumerate(batches):
-                feeds.append(str(scratch / f"feed{at}.npz"))
-                np.savez(feeds[-1], **{name: feed[name] for name in self.tower.inputs})  # type: ignore[arg-type]
-            request = {
-                "graph": str(scratch / "graph.onnx"),
-                "tower": self.tower.kind,
-                "inputs": list(self.tower.inputs),
-                "values": [self.tower.output, *self.blocks],
-                "feeds": feeds,
-                "out": str(out),
-            }
-            what = f"ask the teacher ({self.tower.kind})"
-            child.run(_teacher.__name__, request, Limits.of_machine(), self.progress, what)
+            self.teacher.say([feed for _, feed in batches], out, self.progress)
+            if not batches:
+                return
             np.save(out / f"{_KEYS}.npy", np.concatenate([keys for keys, _ in batches]))
             out.rename(self.folder / f"chunk-{secrets.token_hex(8)}")
         self.refresh()
@@ -90,7 +82,8 @@ class Features:
     def get(self, keys: Keys) -> Said:
         """What is known of samples, in their order. Raises KeyError for one that nothing is known of."""
         where = [self._places[key] for key in keys.tolist()]
-        found = [[self._chunks[chunk][value][row] for chunk, row in where] for value in range(2 + len(self.blocks))]
+        values = range(2 + len(self.teacher.blocks))
+        found = [[self._chunks[chunk][value][row] for chunk, row in where] for value in values]
         embeddings, lengths, blocks = found[0], found[1], found[2:]
         return Said(np.stack(embeddings), tuple(_stacked(each) for each in blocks), np.array(lengths, np.int64))
 
@@ -101,7 +94,7 @@ class Features:
     def _take(self, chunk: Path) -> None:
         """Open a chunk; one that is damaged is deleted, and its samples are asked for again."""
         self._known.add(chunk)
-        names = ["0", _teacher.LENGTHS, *(str(at + 1) for at in range(len(self.blocks)))]
+        names = ["0", LENGTHS, *(str(at + 1) for at in range(len(self.teacher.blocks)))]
         try:
             keys: Keys = np.load(chunk / f"{_KEYS}.npy", allow_pickle=False)
             held = [np.load(chunk / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names]

@@ -11,6 +11,7 @@ from compress.recipe.steps import StepSpec
 
 Weight = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+Where = Literal["auto", "child", "device", "sharded"]
 
 
 class Losses(Strict):
@@ -46,6 +47,11 @@ class Training(StepSpec):
     weight_decay: Weight = Field(0.01, description="of matrices; vectors are not decayed")
     accumulate: PositiveInt = Field(1, description="parts that a process does its share of a step in, to save memory")
     precision: Literal["no", "bf16", "fp16"] = Field("no", description="mixed precision; no: float32")
+    teacher: Where = Field(
+        "auto",
+        description="where the teacher runs: child: on the CPU, in a process of its own; device: where the student "
+        "trains; sharded: its weights cut over all processes' devices; auto: child on a CPU, else what fits",
+    )
     temperature: PositiveNumber | None = Field(
         None, description="of the student in the bank loss, twice the teacher's; 2 / logit scale if not given"
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -11,13 +11,16 @@ from torch import Tensor
 
 from compress.data.training import Share
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """One process among all."""
+    """One process among all, and the device that it trains on."""
 
     rank: int = 0
     world: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @property
     def share(self) -> Share:
@@ -52,6 +55,14 @@ class Processes:
         held = [value]
         dist.broadcast_object_list(held, src=0)
         return held[0]
+
+    def of_all(self, value: T) -> list[T]:
+        """What each process says, in the order of their ranks."""
+        if self.world == 1:
+            return [value]
+        held: list[Any] = [None] * self.world
+        dist.all_gather_object(held, value)
+        return held
 
     def _reduced(self, value: float, how: Any) -> float:
         held = torch.tensor(value, dtype=torch.float64)

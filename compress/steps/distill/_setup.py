@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import torch
+from torch import Tensor
 
 from compress.core import digest
 from compress.core.errors import CompressError, UsageError
@@ -25,8 +26,10 @@ from compress.steps.distill._blocks import Pair, paired
 from compress.steps.distill._features import Features, identity
 from compress.steps.distill._objective import Goal, Objective
 from compress.steps.distill._options import Training
+from compress.steps.distill._placing import placed
 from compress.steps.distill._processes import Processes
 from compress.steps.distill._student import Student, put_back, redraw, restrict
+from compress.steps.distill._teachers import Teacher
 from compress.steps.distill._training import Work
 from compress.steps.step import Context
 
@@ -84,7 +87,8 @@ class Setup:
         """What the loop works on. Raises UsageError where student and teacher do not fit each other."""
         data, held = held_out(self.data, 0.0 if self.spec.watch == "gates" else self.spec.held_out)
         pairs = {kind: self._pairs(kind) for kind in self.kinds}
-        features = self._features(pairs, data, cache)
+        teachers = self._placed(pairs, processes)
+        features = self._features(teachers, data, cache)
         towers = {kind: self._module(kind, pairs[kind], hooks.get(kind, {})) for kind in self.kinds}
         widths = self._widths(towers, pairs, next(data.batches(0, processes.world, processes.share)))
         with torch.random.fork_rng(devices=[]):
@@ -93,7 +97,8 @@ class Setup:
                 for module in towers.values():
                     redraw(module)
             student = Student(towers, widths)
-        goals = {kind: self._goal(kind, pairs[kind], data, features) for kind in self.kinds}
+        banks = {kind: self._bank(kind, data, features, processes) for kind in self.kinds}
+        goals = {kind: self._goal(kind, pairs[kind], banks[kind]) for kind in self.kinds}
         scale = self.encoder.logit_scale or _SCALE
         told = self.encoder.normalized, scale, self.spec.temperature or 2 / scale
         objective = Objective(self.spec.losses, goals, features, *told, processes)
@@ -101,7 +106,7 @@ class Setup:
             return Work(student, objective, data, None, self.spec, lambda: self._lost(student))
         if held is None:
             return Work(student, objective, data, None, self.spec)
-        watching = replace(objective, features=self._features(pairs, held, cache), processes=Processes())
+        watching = replace(objective, features=self._features(teachers, held, cache), processes=Processes())
         return Work(student, objective, data, (held, watching), self.spec)
 
     def _lost(self, student: Student) -> float:
@@ -123,7 +128,7 @@ class Setup:
         }
         return {
             "use": use,
-            "spec": self.spec.model_dump(mode="json", exclude={"checkpoint_minutes"}),
+            "spec": self.spec.model_dump(mode="json", exclude={"checkpoint_minutes", "teacher"}),
             "seed": self.context.seed,
             "student": graphs,
             "teacher": {kind: identity(tower, self.data.digest, ()) for kind, tower in self.teachers.items()},
@@ -137,14 +142,18 @@ class Setup:
         count = min(len(found), _BLOCKS)
         return tuple(found[round((at + 1) * len(found) / count) - 1] for at in range(count))
 
-    def _features(self, pairs: Mapping[str, tuple[Pair, ...]], data: TrainingSet, cache: Path) -> dict[str, Features]:
-        """Stores of the teachers that are asked: those of the trained towers, and the other one for some losses."""
-        made = {}
-        for kind in self._asked():
-            blocks = tuple(dict.fromkeys(pair.teacher for pair in pairs.get(kind, ())))
-            folder = cache / identity(self.teachers[kind], data.digest, blocks)
-            made[kind] = Features(self.teachers[kind], blocks, folder, self.context.progress)
-        return made
+    def _placed(self, pairs: Mapping[str, tuple[Pair, ...]], processes: Processes) -> dict[str, Teacher]:
+        """The teachers that are asked: those of the trained towers, and the other one for some losses."""
+        wanted = {kind: tuple(dict.fromkeys(pair.teacher for pair in pairs.get(kind, ()))) for kind in self._asked()}
+        asked = {kind: (self.teachers[kind], blocks) for kind, blocks in wanted.items()}
+        return placed(self.spec.teacher, asked, processes, self.context.progress)
+
+    def _features(self, teachers: Mapping[str, Teacher], data: TrainingSet, cache: Path) -> dict[str, Features]:
+        """What teachers say of some data."""
+        return {
+            kind: Features(each, cache / identity(each.tower, data.digest, each.blocks), self.context.progress)
+            for kind, each in teachers.items()
+        }
 
     def _asked(self) -> tuple[str, ...]:
         losses, there = self.spec.losses, [kind for kind in KINDS[self.data.use] if kind in self.teachers]
@@ -187,11 +196,16 @@ class Setup:
                 widths[kind, pair.student] = own.shape[-1], block.shape[-1]
         return widths
 
-    def _goal(self, kind: str, pairs: tuple[Pair, ...], data: TrainingSet, features: Mapping[str, Features]) -> Goal:
-        tower, bank = self.encoder.towers[kind], None
-        if self.spec.losses.bank:
-            other = next((each for each in features if each != kind), kind)  # across if it can be, else among its own
-            bank = bank_of(other, data, features[other], self.spec.bank_size, self.spec.batch)
+    def _bank(
+        self, kind: str, data: TrainingSet, features: Mapping[str, Features], processes: Processes
+    ) -> Tensor | None:
+        if not self.spec.losses.bank:
+            return None
+        other = next((each for each in features if each != kind), kind)  # across if it can be, else among its own
+        return bank_of(other, data, features[other], self.spec, processes)
+
+    def _goal(self, kind: str, pairs: tuple[Pair, ...], bank: Tensor | None) -> Goal:
+        tower = self.encoder.towers[kind]
         return Goal(tower.output, pairs, tower.inputs[1] if len(tower.inputs) > 1 else None, bank)
 
 

@@ -52,7 +52,7 @@ def trained(use: str, encoder: Encoder, spec: Training, context: Context, hooks:
     setup = Setup.of(encoder, spec, context, settle)
     before = {kind: _weights(encoder.towers[kind]) for kind in setup.kinds}
     accelerator = _accelerator(spec)
-    processes = Processes(accelerator.process_index, accelerator.num_processes)
+    processes = Processes(accelerator.process_index, accelerator.num_processes, accelerator.device)
     with _folder(context.cache) as cache:
         work = setup.work(hooks, processes, cache)
         states = None if context.work is None else States(context.work, setup.follows(use))

@@ -66,7 +66,7 @@ class Loop:
     states: States | None = None
     position: Position = field(default_factory=Position)
     _best: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
-    _watching: list[TrainingBatch] = field(default_factory=list, init=False, repr=False)
+    _watching: list[TrainingBatch] | None = field(default=None, init=False, repr=False)
 
     def run(self) -> Position:
         """Train. Raises UsageError where the loss is no number any more; the last checkpoint stays."""
@@ -131,7 +131,7 @@ class Loop:
                     yield batch
             at.epoch, at.batch = at.epoch + 1, 0
             for features in self.work.objective.features.values():
-                features.refresh()
+                features.turn()
 
     def _step(self, batch: TrainingBatch, share: float) -> None:
         spec, total = self.work.spec, 0.0
@@ -180,6 +180,7 @@ class Loop:
         if self.work.held is None and self.work.gates is None:
             return False
         processes = self.work.objective.processes
+        self._prepare()
         loss = float(processes.told(self._watched() if processes.main else None))
         at, spec = self.position, self.work.spec
         at.watched.append((at.steps, loss))
@@ -196,16 +197,25 @@ class Loop:
         self.context.progress.say(f"the {self.work.watches} got no better {at.waiting} times: training ends")
         return True
 
+    def _prepare(self) -> None:
+        """Have the teacher look at what is held out, before the first look; the first process alone needs to know.
+
+        The others ask nothing, but they take part where a teacher is asked together.
+        """
+        if self.work.held is None or self._watching is not None:
+            return
+        data, objective = self.work.held
+        main = self.work.objective.processes.main
+        self._watching = list(data.batches(0, min(self.work.spec.batch, len(data)))) if main else []
+        ask(self._watching, objective.features)
+
     def _watched(self) -> float:
         """What the gates lose on development data, or the loss on all samples that are held out."""
         if self.work.gates is not None:
             return self.work.gates()
-        data, objective = self.work.held  # type: ignore[misc]
-        if not self._watching:
-            self._watching = list(data.batches(0, min(self.work.spec.batch, len(data))))
-            ask(self._watching, objective.features)
+        _, objective = self.work.held  # type: ignore[misc]
         with torch.no_grad():
-            made = [float(self._loss(self.work.student, batch, objective)[0]) for batch in self._watching]
+            made = [float(self._loss(self.work.student, batch, objective)[0]) for batch in self._watching or ()]
         return float(np.mean(made))
 
     def _keep(self) -> None:
