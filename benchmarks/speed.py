@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from compress.bench.latency import Plan, in_turn, spread
 from compress.data import runtime
+from compress.models.external_data import save
 from compress.models.loading import load as load_named
 from compress.models.tower import Encoder
 from compress.pipeline.evidence import environment
@@ -125,6 +126,8 @@ def variants(encoder: Encoder, folder: Path) -> dict[str, Path]:
     for path in made.values():
         path.mkdir(parents=True)
     onnxruntime_cpu.export(encoder, made["float"])
+    for kind, path in towers_of(made["float"]).items():  # other tools start from what torch exports
+        save(encoder.towers[kind].graph, folder / path.name)
     for name, method, options in (
         ("int8_static", int8_static, {"range": "percentile", "include": ("patch_embed", *int8_static.DEFAULT)}),
         ("int4_rtn", int4_rtn, {"scale_search": "absmax"}),  # other scales would be as fast
@@ -132,8 +135,10 @@ def variants(encoder: Encoder, folder: Path) -> dict[str, Path]:
         treated = fresh(encoder)
         method.apply(treated, method.Spec(**options), Context(lambda kind: noise(encoder, kind)))
         onnxruntime_cpu.export(treated, made[name])
-    dynamic(made["float"], made["quantize_dynamic"])
-    static(made["float"], made["quantize_static"], encoder)
+    for name, quantize in (("quantize_dynamic", dynamic), ("quantize_static", static)):
+        shutil.copytree(made["float"], made[name], dirs_exist_ok=True)
+        for kind, path in towers_of(made["float"]).items():
+            quantize(folder / path.name, made[name] / "onnx" / path.name, batches(encoder, kind, 2))
     return made
 
 
@@ -159,17 +164,15 @@ def batches(encoder: Encoder, kind: str, size: int, tokens: int = 12) -> list[di
     return [dict(zip(tower.inputs, (ids, np.ones_like(ids)), strict=True))]
 
 
-def dynamic(source: Path, target: Path) -> None:
-    """The float folder with every tower put through ONNX Runtime's `quantize_dynamic`, its defaults unchanged."""
+def dynamic(source: Path, target: Path, _: object) -> None:
+    """A tower put through ONNX Runtime's `quantize_dynamic`, its defaults unchanged."""
     from onnxruntime.quantization import quantize_dynamic
 
-    shutil.copytree(source, target, dirs_exist_ok=True)
-    for path in (target / "onnx").glob("*.onnx"):
-        quantize_dynamic(source / "onnx" / path.name, path)
+    quantize_dynamic(source, target)
 
 
-def static(source: Path, target: Path, encoder: Encoder) -> None:
-    """The float folder with every tower put through ONNX Runtime's `quantize_static`, its defaults unchanged."""
+def static(source: Path, target: Path, feeds: Sequence[Mapping[str, Any]]) -> None:
+    """A tower put through ONNX Runtime's `quantize_static`, its defaults unchanged."""
     from onnxruntime.quantization import CalibrationDataReader, quantize_static
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
@@ -179,9 +182,7 @@ def static(source: Path, target: Path, encoder: Encoder) -> None:
         def get_next(self) -> Mapping[str, Any] | None:
             return next(self.feeds, None)
 
-    shutil.copytree(source, target, dirs_exist_ok=True)
-    for kind, path in towers_of(source).items():
-        quantize_static(path, target / "onnx" / path.name, Reader(iter(batches(encoder, kind, 2))))
+    quantize_static(source, target, Reader(iter(feeds)))
 
 
 def towers_of(folder: Path) -> dict[str, Path]:
@@ -231,7 +232,10 @@ def described(batches: Sequence[int], threads: int) -> str:
         "Times are of the session alone, medians of rounds; ratios are paired by round, with the lowest and the "
         "highest. Below 1 is faster than float. ViT shapes have random weights and their text tower always takes 77 "
         "tokens; pocket-clip takes texts as they are. int8_static takes the patch embedding with the products; it and "
-        "int4_rtn leave embedding tables in float, as their defaults do; quantize_dynamic rounds them as well."
+        "int4_rtn leave embedding tables in float, as their defaults do; quantize_dynamic rounds them as well. "
+        "quantize_dynamic and quantize_static start from what torch exports; float is the same graph as written for "
+        "this target, whose masked attention is faster. Threads of a session rest between its runs, as those of the "
+        "others are at work then."
     )
 
 

@@ -48,10 +48,13 @@ def _rounds(request: Data, items: Items, channel: Channel) -> Data:
 
 
 def _encoder(folder: str, threads: int) -> Encoder:
-    """The towers of a folder with a fixed number of threads, so that both sides get the same."""
+    """The towers of a folder with a fixed number of threads, so that both sides get the same.
+
+    Threads rest between runs: those of one side would take cores from the other, whose turn is next.
+    """
     asked: Runtime = runtime.read(Path(folder))
     session = asked.session.model_copy(update={"intra_op_num_threads": threads})
-    return Encoder(Path(folder), asked.model_copy(update={"session": session}))
+    return Encoder(Path(folder), asked.model_copy(update={"session": session}), resting=True)
 
 
 def _calls(encoder: Encoder, items: Items, batch: int) -> dict[str, Call]:

@@ -27,6 +27,7 @@ _DTYPES: Final = {
     "tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64, "tensor(int32)": np.int32,
 }  # fmt: skip
 _EXTERNAL: Final = "session.model_external_initializers_file_folder_path"
+_SPINNING: Final = "session.intra_op.allow_spinning"
 TORCH: Final = ".safetensors"
 """Ends the file of a tower that torch runs; its code is found by name, because it knows models and this does not."""
 
@@ -34,14 +35,17 @@ Array = NDArray[Any]
 
 
 class Encoder:
-    """The towers of an artifact with their preprocessing: images and texts in, embeddings out."""
+    """The towers of an artifact with their preprocessing: images and texts in, embeddings out.
 
-    def __init__(self, folder: Path, runtime: Runtime | None = None) -> None:
+    `resting` is for several of them in one process: the threads of each rest between its runs.
+    """
+
+    def __init__(self, folder: Path, runtime: Runtime | None = None, resting: bool = False) -> None:
         self.runtime = runtime or runtimes.read(folder)
         self._preprocess = open_preprocess(folder, self.runtime)
         vision, text, session = self.runtime.towers.vision, self.runtime.towers.text, self.runtime.session
-        self.vision = None if vision is None else Tower(folder, vision, session)
-        self.text = None if text is None else Tower(folder, text, session)
+        self.vision = None if vision is None else Tower(folder, vision, session, resting)
+        self.text = None if text is None else Tower(folder, text, session, resting)
         self.folder = folder
 
     def images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
@@ -82,9 +86,9 @@ def _there(tower: Tower | None) -> Tower:
 class Tower:
     """One ONNX file in a session."""
 
-    def __init__(self, folder: Path, file: TowerFile, session: Session) -> None:
+    def __init__(self, folder: Path, file: TowerFile, session: Session, resting: bool = False) -> None:
         self.file = file
-        self._session = open_session(folder, file.file, session)
+        self._session = open_session(folder, file.file, session, resting=resting)
         self._inputs = {each.name: each for each in self._session.get_inputs()}
         named = {file.input, file.mask, file.eos} - {None}
         if set(self._inputs) != named or file.output not in {each.name for each in self._session.get_outputs()}:
@@ -120,10 +124,11 @@ class Tower:
         return {name: rows.astype(_DTYPES[self._inputs[name].type], copy=False) for name, rows in feed.items()}
 
 
-def open_session(folder: Path, name: str, asked: Session, shown: str | None = None) -> Any:
+def open_session(folder: Path, name: str, asked: Session, shown: str | None = None, resting: bool = False) -> Any:
     """A session, or EnvironmentFailure where another provider than the one asked for would run.
 
-    `shown` makes a tensor inside the graph an output as well; the file stays as it is.
+    `shown` makes a tensor inside the graph an output as well; the file stays as it is. Threads of a session turn for a
+    while after each run, to be there at once for the next; those of one that is `resting` do not.
     """
     if name.endswith(TORCH):
         _check_regular(folder, name)
@@ -143,6 +148,8 @@ def open_session(folder: Path, name: str, asked: Session, shown: str | None = No
     options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _LEVELS[asked.graph_optimization_level])
     options.use_deterministic_compute = True
     options.log_severity_level = 3
+    if resting:
+        options.add_session_config_entry(_SPINNING, "0")
     model: str | bytes = str(folder / name)
     if shown is not None:
         model = _showing(folder / name, shown)

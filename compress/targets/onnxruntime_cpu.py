@@ -16,6 +16,7 @@ from compress.targets.graph.emitter import emit
 from compress.targets.graph.folder import Opened, files_of, suffix
 from compress.targets.graph.fusion import fuse_products
 from compress.targets.graph.masking import lift_masked
+from compress.targets.graph.pooling import pool_early
 
 __all__ = ["NAME", "counts", "export", "files_of", "ready", "suffix"]
 
@@ -36,6 +37,8 @@ def fused(tower: Tower) -> onnx.ModelProto:
     made = emit(tower)
     fuse_products(made)
     lift_masked(made)
+    if tower.tokens is None:
+        pool_early(made)
     return made
 
 

@@ -1,0 +1,132 @@
+"""Of the last block only what the pooled token needs: the same embeddings, and one token behind the last attention."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from compress.models.external_data import save
+from compress.models.loading import load
+from compress.models.tower import copied
+from compress.recipe.sources import NamedModel
+from compress.steps.quantize import int4_rtn, int8_static
+from compress.steps.step import Context
+from compress.targets.graph.emitter import emit
+from compress.targets.graph.fusion import fuse_products
+from compress.targets.graph.masking import lift_masked
+from compress.targets.graph.pooling import pool_early
+from compress.targets.graph.session import open_session, run
+
+END, LENGTH = 2, 24
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return load(NamedModel(source="pocket-clip"), offline=True)
+
+
+def texts(rows, seed=0):
+    """Token ids and masks of texts that end at places of their own."""
+    rng = np.random.default_rng(seed)
+    ids, mask = rng.integers(5, 100, (rows, LENGTH)), np.ones((rows, LENGTH), np.int64)
+    for row, end in enumerate(rng.integers(1, LENGTH, rows)):
+        ids[row, end], mask[row, end + 1 :] = END, 0
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def treated(encoder, method, options):
+    made = copied(encoder, ("text",))
+    if method is not None:
+        spec = method.Spec.model_validate({"towers": ("text",), **options})
+        method.apply(made, spec, Context(lambda _: iter([texts(8, seed=1)])))
+    return made.towers["text"]
+
+
+def both(tower):
+    """The graph as it is written without this and with it."""
+    plain = emit(tower)
+    fuse_products(plain)
+    lift_masked(plain)
+    moved = onnx.ModelProto()
+    moved.CopyFrom(plain)
+    pool_early(moved)
+    onnx.checker.check_model(moved, full_check=True)
+    return plain, moved
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "near"),
+    [(None, {}, 1e-6), (int8_static, {"float_above": None}, 1e-6), (int4_rtn, {"block": 32}, 1e-5)],
+    ids=["float", "int8", "int4"],
+)
+@pytest.mark.parametrize("rows", [1, 7])
+def test_embeddings_are_the_same(encoder, method, options, near, rows):
+    tower = treated(encoder, method, options)
+    plain, moved = both(tower)
+    feed = texts(rows)
+    before, after = (run(open_session(each), [tower.output], feed)[0] for each in (plain, moved))
+    np.testing.assert_allclose(after, before, atol=near)
+    assert len({tuple(row) for row in np.round(after, 4)}) == rows, "texts that are told apart"
+
+
+def test_the_last_block_computes_one_token(encoder, tmp_path):
+    tower = treated(encoder, None, {})
+    last = max(site.layer for site in tower.sites if site.layer is not None)
+    _, moved = both(tower)
+    nodes = {node.name: node for node in moved.graph.node}
+    at = {
+        (site.layer, site.role): nodes[site.node].output[0]
+        for site in tower.sites
+        if site.role in ("attn.out", "mlp.fc1", "mlp.fc2")
+    }
+    save(moved, tmp_path / "moved.onnx", outputs=list(at.values()))
+    made = run(open_session(tmp_path / "moved.onnx"), list(at.values()), texts(3))
+    tokens = {place: value.shape[1] for place, value in zip(at, made, strict=True)}
+    assert {count for (layer, _), count in tokens.items() if layer == last} == {1}
+    assert {count for (layer, _), count in tokens.items() if layer != last} == {LENGTH}
+
+
+def changed(encoder, change):
+    """Whether the text tower's graph is moved once something about it was changed."""
+    plain = emit(treated(encoder, None, {}))
+    change({node.op_type: node for node in plain.graph.node}, plain)
+    moved = onnx.ModelProto()
+    moved.CopyFrom(plain)
+    pool_early(moved)
+    return moved != plain
+
+
+def test_what_is_not_known_stays_as_it_is(encoder):
+    def mixed(nodes, model):  # something that mixes tokens behind the last attention
+        last = [node for node in model.graph.node if node.op_type == "Gelu"][-1]
+        last.op_type, last.domain = "CumSum", ""
+        del last.attribute[:]
+        last.input.append("axis")
+        model.graph.initializer.append(numpy_helper.from_array(np.array(1, np.int64), "axis"))
+
+    def elsewhere(nodes, model):  # samples in another order than that of their numbers
+        count = next(node for node in model.graph.node if node.op_type == "Range")
+        model.graph.initializer.append(numpy_helper.from_array(np.array(2, np.int64), "two"))
+        for node in model.graph.node:
+            if node.op_type == "Range" and node.output[0] == count.output[0]:
+                node.input[2] = "two"
+
+    assert changed(encoder, lambda *_: None)
+    assert not changed(encoder, mixed)
+    assert not changed(encoder, elsewhere)
+
+
+def test_a_graph_that_pools_nothing_stays_as_it_is():
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["y"])],
+        "g",
+        [value],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2])],
+    )
+    model = helper.make_model(graph)
+    before = model.SerializeToString()
+    pool_early(model)
+    assert model.SerializeToString() == before
