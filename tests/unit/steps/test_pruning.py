@@ -8,11 +8,13 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from compress.core.errors import UsageError
+from compress.data import child
+from compress.models import surgery
 from compress.models.attention import attention
 from compress.models.graph import array, initializers
 from compress.models.junctions import bias_of, junction, part
 from compress.models.surgery import linear, narrow, replace
-from compress.steps import _ridge
+from compress.steps import _ridge, follower, stream
 from compress.steps._moments import JointMoments, Moments
 from compress.steps._walk import walk
 from compress.steps.prune import _scores, _subspace, heads, mlp, qk, vo
@@ -459,3 +461,50 @@ def test_all_dims_but_those_that_say_nothing(headed):
     after = attention_of(tower)
     assert (after.heads, after.query_width, after.value_width) == (4, 5, 5)
     assert embedded(tower, "text") == pytest.approx(before, abs=2e-3)
+
+
+def test_a_large_tower_is_calibrated_part_by_part(tmp_path, monkeypatch):
+    """As the tower was before the step, whatever went from its first parts, and no part twice."""
+    (tmp_path / "a").mkdir()
+    whole, parts = (tiny_towers.encoder(tmp_path / "a", heads=2, blocks=3) for _ in range(2))
+    spec = qk.Spec(ratio=0.5, multiple=1, towers=("text",))
+    qk.apply(whole, spec, Context(tiny_towers.feeds))
+    monkeypatch.setattr(surgery, "LARGE", 0)
+    asked, ran = [], child.run
+    monkeypatch.setattr(stream.child, "run", lambda *given: asked.append(given[-1]) or ran(*given))
+    qk.apply(parts, spec, Context(tiny_towers.feeds))
+    assert len(asked) == len(set(asked)) > 1
+    for old, new in zip(*(each.towers["text"].graph.graph.initializer for each in (whole, parts)), strict=True):
+        np.testing.assert_allclose(array(new), array(old), rtol=1e-4, atol=1e-5)
+
+
+def test_rows_are_summed_in_whatever_parts_they_come(monkeypatch):
+    rng = np.random.default_rng(4)
+    x, t, weights = (rng.random((30, size), np.float32) for size in (4, 2, 1))
+    expected = JointMoments()
+    expected.add(x, t, weights=weights[:, 0])
+    monkeypatch.setattr(follower, "_MANY", 11)
+    half = follower._Half(JointMoments(), "here")
+    for start in range(0, 30, 5):
+        rows = slice(start, start + 5)
+        half.add([x[rows], t[rows]], weights[rows, 0])
+    made = half.summed()
+    for name in ("cross", "sums", "power", "rows"):
+        assert getattr(made, name) == pytest.approx(getattr(expected, name), rel=1e-5)
+    assert made.inputs.gram == pytest.approx(expected.inputs.gram, rel=1e-5)
+    half.add([np.full((2, 4), np.nan, np.float32), t[:2]], None)
+    with pytest.raises(UsageError, match="here"):
+        half.summed()
+
+
+def test_products_are_those_of_numpy():
+    rng = np.random.default_rng(5)
+    left, right, vector = rng.normal(size=(3, 5)), rng.normal(size=(5, 4)), rng.normal(size=5)
+    for a, b in (
+        (left, right),
+        (np.asfortranarray(left), right),
+        (left, np.asfortranarray(right)),
+        (left[:, ::2], right[::2]),
+    ):
+        assert _ridge.product(a, b) == pytest.approx(a @ b)
+    assert _ridge.applied(left, vector) == pytest.approx(left @ vector)
