@@ -22,7 +22,10 @@ Batch = Mapping[str, NDArray[np.generic]]
 
 @contextmanager
 def kept(encoder: Encoder, kinds: tuple[str, ...], context: Context) -> Iterator[Context]:
-    """The same context with batches that lie in files; raises UsageError where there is no calibration data."""
+    """The same context with batches that lie in files, and a memory: that of the search which asks, if one does.
+
+    Raises UsageError where there is no calibration data.
+    """
     if context.feeds is None:
         raise UsageError(
             "this step needs calibration data", "data.calibration", "add data: {calibration: {source: ...}}"
@@ -38,7 +41,7 @@ def kept(encoder: Encoder, kinds: tuple[str, ...], context: Context) -> Iterator
                 with np.load(path, allow_pickle=False) as batch:
                     yield dict(batch)
 
-        yield replace(context, feeds=feeds, memory=Path(made) / "memory")
+        yield replace(context, feeds=feeds, memory=context.memory or Path(made) / "memory")
 
 
 def half(context: Context, which: int) -> Context:

@@ -9,6 +9,7 @@ import torch
 from onnx import helper, numpy_helper
 
 from compress.core.errors import UsageError
+from compress.data import child
 from compress.models import surgery
 from compress.models.differentiable import DifferentiableTower
 from compress.models.junctions import junction
@@ -17,7 +18,7 @@ from compress.models.surgery import linear
 from compress.steps import sensor
 from compress.steps._sensitivity import PROBES, sensitivity, taylor
 from compress.steps._walk import walk
-from compress.steps.prune import heads, mlp
+from compress.steps.prune import auto, heads, mlp
 from compress.steps.step import Context
 from compress.targets.graph.session import open_session
 
@@ -154,9 +155,34 @@ def test_a_search_computes_them_once(deep, tmp_path, monkeypatch):
     first = sensitivity(tower, tower.graph, ends(tower), feeds, context)
     monkeypatch.setattr("compress.steps._sensitivity._sensed", None)
     assert sensitivity(tower, tower.graph, ends(tower), feeds, context) == first
+    assert sensitivity(tower, tower.graph, ends(tower)[1:], feeds, context) == first, "trials may ask for fewer"
     tower.graph.graph.initializer[0].name += "x"
     with pytest.raises(TypeError):
         sensitivity(tower, tower.graph, ends(tower), feeds, context)
+
+
+def test_a_trial_that_asks_for_more_keeps_what_others_asked_for(deep, tmp_path):
+    tower = deep.towers["text"]
+    feeds = files(tower, tmp_path, list(tiny_towers.feeds("text", 1)))
+    few, whole = (Context(memory=tmp_path / name) for name in ("few", "whole"))
+    expected = sensitivity(tower, tower.graph, ends(tower), feeds, whole)
+    sensitivity(tower, tower.graph, ends(tower)[:1], feeds, few)
+    found = sensitivity(tower, tower.graph, ends(tower)[1:], feeds, few)
+    with np.load(found.files[0]) as made, np.load(expected.files[0]) as all_at_once:
+        assert set(made.files) == set(all_at_once.files) == set(ends(tower))
+        for name in made.files:
+            np.testing.assert_allclose(made[name], all_at_once[name], rtol=1e-4)
+
+
+def test_a_search_over_blocks_weighs_tokens_once_more_at_most(deep, monkeypatch):
+    ran, asked = child.run, []
+    monkeypatch.setattr(child, "run", lambda *given: asked.append(given[0]) or ran(*given))
+    budget = auto.Budget(parameters=0.9)
+    spec = auto.Spec(
+        budget=budget, towers=("text",), methods=("depth", "mlp"), levels=(0.5,), unit="layer", loss="cosine"
+    )
+    auto.apply(deep, spec, Context(lambda kind: tiny_towers.feeds(kind, 6)))
+    assert asked.count("compress.steps.sensor") <= 4, "for half of the samples and for all of them, at most twice each"
 
 
 def test_operators_without_a_gradient_are_told(deep, tmp_path):
