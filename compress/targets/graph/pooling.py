@@ -97,7 +97,7 @@ class _Move:
         node = self._maker(value)
         if node.op_type in _ELEMENTWISE:
             return self._again(node, self._inputs(node.input, self.token), name)
-        if node.op_type in _BY_TOKEN and all(not each or each in self.fixed for each in node.input[1:]):
+        if node.op_type in _BY_TOKEN and self._token_by_token(node):
             return self._again(node, [self.token(node.input[0]), *node.input[1:]], name)
         if node.op_type == "Reshape":
             apart = self._maker(node.input[0])
@@ -107,6 +107,14 @@ class _Move:
                 together = self.node("Transpose", [heads], f"{name}_heads", perm=_HEADS_APART)
                 return self.node("Reshape", [together, self.constant([0, 1, -1])], name)
         raise _Unknown
+
+    def _token_by_token(self, node: onnx.NodeProto) -> bool:
+        """Whether all but the first input are weights, and the same for all tokens."""
+        if node.op_type == "LayerNormalization" and _option(node, "axis", -1) not in (-1, 2):
+            return False
+        if node.op_type == "MatMul" and (node.input[1] not in self.fixed or len(self.fixed[node.input[1]].dims) != 2):
+            return False
+        return all(not each or each in self.fixed for each in node.input[1:])
 
     def row(self, value: str) -> str:
         """The row (batch, heads, 1, d) that belongs to the pooled token of a value (batch, heads, tokens, d)."""

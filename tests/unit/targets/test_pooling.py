@@ -113,7 +113,11 @@ def test_what_is_not_known_stays_as_it_is(encoder):
             if node.op_type == "Range" and node.output[0] == count.output[0]:
                 node.input[2] = "two"
 
+    def over_tokens(nodes, model):  # a norm over tokens and channels
+        next(each for each in nodes["LayerNormalization"].attribute if each.name == "axis").i = 1
+
     assert changed(encoder, lambda *_: None)
+    assert not changed(encoder, over_tokens)
     assert not changed(encoder, mixed)
     assert not changed(encoder, elsewhere)
 
