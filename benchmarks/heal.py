@@ -75,7 +75,7 @@ ROWS = {
     "features + hidden + bank": Row({"losses": {"bank": 1}}),
     "features + hidden + affinity": Row({"losses": {"affinity": 1}}),
     "int4, one scale a tensor": Row(before="int4", trained=False),
-    "int4 after qad": Row(before="int4"),
+    "int4 after qad": Row({"steps": 600, "rate": 1.5e-4, "losses": {"features": 1, "hidden": 0}}, before="int4"),
 }
 
 
@@ -170,7 +170,7 @@ def measured(name: str, given: argparse.Namespace) -> str:
         spec = method.Spec.model_validate_json(json.dumps(options))
         context = Context(None, Shown(), 0, training, teacher, given.cache)
         report = method.apply(encoder, spec, context)
-        told, steps = report.summary, given.steps
+        told, steps = report.summary, spec.steps
     spent = cpu_seconds() - start
     got = scored(reference, encoder, given.items)
     print(f"{name}: {told}", file=sys.stderr)
