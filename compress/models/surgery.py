@@ -47,9 +47,10 @@ def linear(tower: Tower, site: Site) -> tuple[NDArray[np.float32], NDArray[np.fl
 def replace(tower: Tower, site: Site, weight: Values, bias: Values | None) -> None:
     """Give a product another weight (out, in) and, unless it is None, another bias (out,)."""
     _set_weight(tower, site, weight)
-    if bias is not None:
+    if bias is None:
+        refresh(tower)
+    else:
         shift(tower, site, bias)
-    refresh(tower)
 
 
 def shift(tower: Tower, site: Site, bias: Values) -> None:

@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from compress.bench import latency
+from compress.bench import latency, worker
 from compress.core.errors import CompressError, EnvironmentFailure, IntegrityError, ResourceExhausted
 from compress.data import runtime
 from compress.data.child import Limits
@@ -320,6 +320,14 @@ def test_nothing_of_the_working_directory_is_imported(folder, tmp_path, monkeypa
     (tmp_path / "numpy.py").write_text("raise SystemExit(9)")
     monkeypatch.chdir(tmp_path)
     assert encode(folder, {"relations": job()}, How(limits=LIMITS))["relations"].images.shape == (40, WIDTH)
+
+
+def test_threads_rest_where_others_are_timed_beside(folder):
+    """Sessions that are timed in turn, and no others."""
+    asked = [each.text._session.get_session_options() for each in (worker._encoder(str(folder), 1), Encoder(folder))]
+    assert asked[0].get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    with pytest.raises(RuntimeError, match="allow_spinning"):
+        asked[1].get_session_config_entry("session.intra_op.allow_spinning")
 
 
 def test_paired_latency(folder):

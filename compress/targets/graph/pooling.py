@@ -36,7 +36,7 @@ class _Unknown(Exception):
 def pool_early(model: onnx.ModelProto) -> None:
     """Move, in place, the choice of the pooled token before the last attention; nothing where the form is not known."""
     pooled = next((node for node in reversed(model.graph.node) if node.op_type == "GatherND"), None)
-    if pooled is None:
+    if pooled is None or _option(pooled, "batch_dims", 0):
         return
     move = _Move.of(model, pooled)
     try:
