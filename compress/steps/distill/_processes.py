@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
+import sys
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -12,6 +15,28 @@ from torch import Tensor
 from compress.data.training import Share
 
 T = TypeVar("T")
+
+
+def leave() -> None:
+    """End the threads that carry values between processes; nothing may be exchanged after it.
+
+    Left to the end of the interpreter, such a thread may let go of a tensor when Python is no more, and abort a process
+    that has done all its work (pytorch/pytorch#190489). What still refers to the group would keep them: garbage goes
+    first, and what DTensor remembers of the layouts that FSDP asked for.
+    """
+    if "torch.distributed.tensor" in sys.modules:
+        from torch.distributed.tensor import debug
+
+        getattr(debug, "_clear_sharding_prop_cache", lambda: None)()  # older torch has none, and keeps its threads
+    gc.collect()
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def leave_at_exit() -> None:
+    """`leave` once, when the interpreter begins to end; asking again changes nothing."""
+    atexit.unregister(leave)
+    atexit.register(leave)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from compress.core.errors import CompressError, UsageError
 from compress.models.graph import array, initializers
 from compress.models.tower import Encoder, Tower
 from compress.steps.distill._options import Training
-from compress.steps.distill._processes import Processes
+from compress.steps.distill._processes import Processes, leave_at_exit
 from compress.steps.distill._setup import Hooks, Settle, Setup
 from compress.steps.distill._state import Position, States
 from compress.steps.distill._student import put_back
@@ -81,6 +81,8 @@ def _accelerator(spec: Training) -> Accelerator:
     if made.num_processes != asked:
         hint = "launch with accelerate launch --multi_gpu, or with torchrun"
         raise CompressError(f"{asked} processes were started, and this one sees {made.num_processes}", "launch", hint)
+    if asked > 1:
+        leave_at_exit()
     return made
 
 
