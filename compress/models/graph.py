@@ -14,6 +14,7 @@ from onnx import helper, inliner, numpy_helper
 
 from compress.core.errors import UsageError
 from compress.models import reference
+from compress.models.attention_operator import spell_out
 
 OPSETS = (17, 24)
 
@@ -32,7 +33,7 @@ def array(tensor: onnx.TensorProto) -> NDArray[np.generic]:
 
 
 def clean(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy without paths, source code, stale shapes or unused weights, with Gemm written as MatMul and Add.
+    """A copy without paths, source code, stale shapes or unused weights; Gemm and Attention are written as products.
 
     Stale value_info breaks quantizers. The exporter's metadata on the nodes are left for `strip_nodes`.
     """
@@ -43,6 +44,7 @@ def clean(model: onnx.ModelProto) -> onnx.ModelProto:
     made.graph.name = "main"
     _constants_to_initializers(made.graph)
     _gemm_to_matmul(made.graph)
+    spell_out(made)
     for message in tuple(messages(made)):
         if isinstance(message, onnx.GraphProto):
             del message.value_info[:], message.quantization_annotation[:]

@@ -12,6 +12,7 @@ from compress.models.tower import Encoder, Tower
 from compress.models.treatment import StaticInt8
 from compress.targets import Counts
 from compress.targets.graph import census, folder, kernels
+from compress.targets.graph.attention import fuse_attention
 from compress.targets.graph.emitter import emit
 from compress.targets.graph.folder import Opened, files_of, suffix
 from compress.targets.graph.fusion import fuse_products
@@ -33,9 +34,10 @@ def export(encoder: Encoder, place: Path) -> dict[str, Path]:
 
 
 def fused(tower: Tower) -> onnx.ModelProto:
-    """The graph of a tower as this target writes it: products with their bias as one operator, masks that are cheap."""
+    """The graph of a tower as this target writes it: whole products, whole attentions, and masks that are cheap."""
     made = emit(tower)
     fuse_products(made)
+    fuse_attention(made)
     lift_masked(made)
     if tower.tokens is None:
         pool_early(made)

@@ -40,7 +40,7 @@ def lift_masked(model: onnx.ModelProto) -> None:
         if (
             logits is not None
             and logits.op_type == "Add"
-            and any(name not in computed and _hides(weights.get(name)) for name in logits.input)
+            and any(name not in computed and hides(weights.get(name)) for name in logits.input)
         ):
             made += _lifted(model, node, below)
         made.append(node)
@@ -77,7 +77,7 @@ def _computed(graph: onnx.GraphProto) -> set[str]:
     return found
 
 
-def _hides(constant: onnx.TensorProto | None) -> bool:
+def hides(constant: onnx.TensorProto | None) -> bool:
     """Whether what is added is a mask: made of the inputs, or a constant with very low numbers."""
     return constant is None or bool(np.min(array(constant).astype(np.float64), initial=0.0) < _MASKED)
 

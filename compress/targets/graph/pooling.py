@@ -15,7 +15,9 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from compress.models.attention_operator import HEADS_APART
 from compress.models.graph import drop_unused, initializers, reads
+from compress.models.shape_inference import option
 from compress.models.surgery import free
 
 _ELEMENTWISE: Final = {
@@ -26,7 +28,6 @@ _BY_TOKEN: Final = {"MatMul", "MatMulIntegerToFloat", "MatMulNBits", "LayerNorma
 """What makes of each token its own result, by weights: its first input holds tokens, the others do not."""
 
 _PRODUCTS: Final = {"MatMul", "FusedMatMul"}
-_HEADS_APART: Final = [0, 2, 1, 3]
 
 
 class _Unknown(Exception):
@@ -36,7 +37,7 @@ class _Unknown(Exception):
 def pool_early(model: onnx.ModelProto) -> None:
     """Move, in place, the choice of the pooled token before the last attention; nothing where the form is not known."""
     pooled = next((node for node in reversed(model.graph.node) if node.op_type == "GatherND"), None)
-    if pooled is None or _option(pooled, "batch_dims", 0):
+    if pooled is None or option(pooled, "batch_dims", 0):
         return
     move = _Move.of(model, pooled)
     try:
@@ -76,6 +77,11 @@ class _Move:
     def find_attention(self) -> None:
         """Learn what is needed whole: everything that the queries, keys and values of the last attention come from."""
         nodes = self.model.graph.node
+        last = next((node for node in reversed(nodes) if node.op_type in ("Softmax", "Attention")), None)
+        if last is not None and last.op_type == "Attention" and self._one_of_each_sample():
+            for value in last.input[:3]:
+                self.whole.update(name for node in self._before(value) for name in node.output)
+            return
         weights = [node.output[0] for node in nodes if node.op_type == "Softmax"][-1:]
         mixed = [node for node in nodes if weights and weights[0] in node.input]
         logits = [node for name in weights for node in self._before(name) if node.op_type in _PRODUCTS][:1]
@@ -99,18 +105,23 @@ class _Move:
             return self._again(node, self._inputs(node.input, self.token), name)
         if node.op_type in _BY_TOKEN and self._token_by_token(node):
             return self._again(node, [self.token(node.input[0]), *node.input[1:]], name)
+        if node.op_type == "Attention" and len(node.output) == 1:
+            masks = [self._row_of_mask(each, f"{name}_mask") for each in node.input[3:4] if each]
+            return self._again(node, [self.token(node.input[0]), *node.input[1:3], *masks], name)
+        if node.op_type == "Reshape" and self._maker(node.input[0]).op_type == "Attention":
+            return self.token(node.input[0])
         if node.op_type == "Reshape":
             apart = self._maker(node.input[0])
             mixed = self._maker(apart.input[0])
-            if apart.op_type == "Transpose" and _perm(apart) == _HEADS_APART and mixed.op_type in _PRODUCTS:
+            if apart.op_type == "Transpose" and option(apart, "perm", []) == HEADS_APART and mixed.op_type in _PRODUCTS:
                 heads = self._again(mixed, [self.row(mixed.input[0]), mixed.input[1]], f"{name}_mixed")
-                together = self.node("Transpose", [heads], f"{name}_heads", perm=_HEADS_APART)
+                together = self.node("Transpose", [heads], f"{name}_heads", perm=HEADS_APART)
                 return self.node("Reshape", [together, self.constant([0, 1, -1])], name)
         raise _Unknown
 
     def _token_by_token(self, node: onnx.NodeProto) -> bool:
         """Whether all but the first input are weights, and the same for all tokens."""
-        if node.op_type == "LayerNormalization" and _option(node, "axis", -1) not in (-1, 2):
+        if node.op_type == "LayerNormalization" and option(node, "axis", -1) not in (-1, 2):
             return False
         if node.op_type == "MatMul" and (node.input[1] not in self.fixed or len(self.fixed[node.input[1]].dims) != 2):
             return False
@@ -122,18 +133,18 @@ class _Move:
 
     def _row(self, value: str, name: str) -> str:
         node = self._maker(value)
-        if node.op_type == "Transpose" and _perm(node) == _HEADS_APART:
+        if node.op_type == "Transpose" and option(node, "perm", []) == HEADS_APART:
             chosen = self.node("GatherND", [node.input[0], self.place], f"{name}_chosen")
             return self.node("Unsqueeze", [chosen, self.constant([2])], name)
         if value in self.whole or not any(each.op_type in _PRODUCTS for each in self._before(value)):
             return self._row_of_mask(value, name)
-        if node.op_type == "Softmax" and _option(node, "axis", -1) in (-1, 3):
+        if node.op_type == "Softmax" and option(node, "axis", -1) in (-1, 3):
             return self._again(node, [self.row(node.input[0])], name)
         if node.op_type == "ReduceMax" and self._reduces_last(node):
             return self._again(node, [self.row(node.input[0]), *node.input[1:]], name)
         if node.op_type in _ELEMENTWISE:
             return self._again(node, self._inputs(node.input, self.row), name)
-        if node.op_type in _PRODUCTS and not _option(node, "transA", 0):
+        if node.op_type in _PRODUCTS and not option(node, "transA", 0):
             return self._again(node, [self.row(node.input[0]), node.input[1]], name)
         raise _Unknown
 
@@ -142,7 +153,7 @@ class _Move:
         batch = self.node("Shape", [self.place], f"{name}_batch", start=0, end=1)
         sizes = self.node("Concat", [batch, self.constant([1, 1, 1])], f"{name}_sizes", axis=0)
         wide = self.node("Expand", [value, sizes], f"{name}_wide")
-        apart = self.node("Transpose", [wide], f"{name}_apart", perm=_HEADS_APART)
+        apart = self.node("Transpose", [wide], f"{name}_apart", perm=HEADS_APART)
         chosen = self.node("GatherND", [apart, self.place], f"{name}_chosen")
         return self.node("Unsqueeze", [chosen, self.constant([2])], name)
 
@@ -203,8 +214,8 @@ class _Move:
 
     def _reduces_last(self, node: onnx.NodeProto) -> bool:
         given = self.fixed.get(node.input[1]) if len(node.input) > 1 else None
-        axes = numpy_helper.to_array(given).tolist() if given is not None else _option(node, "axes", [])
-        return list(axes) in ([-1], [3]) and _option(node, "keepdims", 1) == 1
+        axes = numpy_helper.to_array(given).tolist() if given is not None else option(node, "axes", [])
+        return list(axes) in ([-1], [3]) and option(node, "keepdims", 1) == 1
 
     def _one_of_each_sample(self) -> bool:
         """Whether what is chosen are pairs of a sample's number, in order, and a token of it."""
@@ -213,7 +224,7 @@ class _Move:
             pairs is None
             or pairs.op_type != "Concat"
             or len(pairs.input) != 2
-            or _option(pairs, "axis", 0) not in (1, -1)
+            or option(pairs, "axis", 0) not in (1, -1)
         ):
             return False
         number = self.makers.get(pairs.input[0])
@@ -226,11 +237,3 @@ class _Move:
             and step is not None
             and [int(numpy_helper.to_array(each)) for each in (start, step)] == [0, 1]
         )
-
-
-def _perm(node: onnx.NodeProto) -> list[int]:
-    return list(_option(node, "perm", []))
-
-
-def _option(node: onnx.NodeProto, name: str, default: Any) -> Any:
-    return next((helper.get_attribute_value(each) for each in node.attribute if each.name == name), default)
