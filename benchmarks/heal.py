@@ -7,7 +7,7 @@
 Half of all MLP neurons go, alone or with their blocks, shared out over layers by what calibration data lose
 (`prune.auto`); then the student trains towards the whole model on renderings that are neither calibration nor release
 data. Every row has the same student, data and steps; what it differs in stands in its name: what is left was fitted to
-1,024 scenes, or to 8,192. Integers train 600 steps at a rate of their own. What was pruned is kept below --cache, as is
+1,024 scenes, or to 8,192, in a split that was searched by cosines, or by the gates on development items. Integers train 600 steps at a rate of their own. What was pruned is kept below --cache, as is
 what the teacher says: the first row of a kind of data pays for all. CPU minutes are those of the training, of this
 process and its children. Scores are of the release split, as shares of the reference's; the intervals are those of the
 paired difference in reading, by the normal approximation.
@@ -20,13 +20,14 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import prune_pocket
 from tables import Shown, cpu_seconds, merge
 
 from compress.core.progress import Silent
@@ -48,8 +49,12 @@ from compress.targets import onnxruntime_cpu
 
 BEGIN, END = "<!-- heal: begin, written by benchmarks/heal.py -->", "<!-- heal: end -->"
 TASKS = ("reading", "zero_shot", "retrieval")
+JUDGED = 1120
+"""Development items of reading that splits are judged by; other tasks take half as many."""
+
 SLICES = ("6-8", "9-12", "13-18", "19-24")
 LEVELS = (0.25, 0.5, 0.75, 0.875)
+LEVELS_BY_GATES = (0.125, 0.25, 0.375, 0.5, 0.75, 0.875)
 GOAL_SLICE, GOAL_ALL = 0.97, 0.98
 
 
@@ -61,6 +66,9 @@ class Row:
     use: str | None = None
     before: str = "pruned"
     trained: bool = True
+    steps: int | None = None
+    samples: int | None = None
+    rendered: float = 0.25
 
 
 ROWS = {
@@ -71,6 +79,8 @@ ROWS = {
     "captions only": Row(use="captions"),
     "pruned, fitted to 8,192 scenes": Row(before="fitted", trained=False),
     "healed, fitted to 8,192 scenes": Row(before="fitted"),
+    "pruned, split by gates": Row(before="judged", trained=False),
+    "healed, split by gates": Row(before="judged", steps=1200, samples=24576, rendered=0.5),
     "features": Row({"losses": {"hidden": 0}}),
     "features + hidden + bank": Row({"losses": {"bank": 1}}),
     "features + hidden + affinity": Row({"losses": {"affinity": 1}}),
@@ -100,7 +110,7 @@ class Scored:
         return "met" if met else "missed"
 
 
-SCENES = {"pruned": 1024, "int4": 1024, "fitted": 8192}
+SCENES = {"pruned": 1024, "int4": 1024, "fitted": 8192, "judged": 8192}
 """Calibration samples by what is done before, half of them of reading alone."""
 
 
@@ -116,8 +126,14 @@ def damaged(how: str, reference: Path, kept: Path) -> Encoder:
     feeds = [Calibration(provenance.items(each, (), Silent()), reference).feeds() for each in halves]
     context = Context(lambda kind: (batch for each in feeds for batch in each(kind)))
     if how != "int4":
-        told = {"budget": {"neurons": 0.5}, "methods": ("depth", "mlp"), "unit": "layer", "loss": "cosine"}
-        report = auto.apply(encoder, auto.Spec.model_validate({**told, "levels": LEVELS}), context)
+        told = {"budget": {"neurons": 0.5}, "methods": ("depth", "mlp"), "unit": "layer"}
+        told |= {"loss": "cosine", "levels": LEVELS}
+        if how == "judged":
+            (kept / "judge").mkdir(exist_ok=True)
+            judge = prune_pocket.bench(2 * prune_pocket.BATCH, JUDGED, "development", kept / "judge")
+            context = replace(context, loss=judge.loss)
+            told |= {"loss": "gates", "levels": LEVELS_BY_GATES}
+        report = auto.apply(encoder, auto.Spec.model_validate(told), context)
         onnxruntime_cpu.export(encoder, kept / "unfinished")
         (kept / "unfinished").rename(made)
     else:
@@ -161,12 +177,12 @@ def measured(name: str, given: argparse.Namespace) -> str:
     encoder = copied(damaged(row.before, reference, given.cache))
     start, told, steps = cpu_seconds(), "", 0
     if row.trained:
-        samples = min(given.samples, 1500) if row.before == "int4" else given.samples
-        feeding = Feeding.model_validate({"use": row.use} if row.use else {})
+        samples = min(given.samples, 1500) if row.before == "int4" else row.samples or given.samples
+        feeding = Feeding.model_validate({"rendered": row.rendered, **({"use": row.use} if row.use else {})})
         data = DataSource(source="scenes", split="train", samples=samples, feeding=feeding)
         training = TrainingSet(stored(data, ()), feeding, reference, 0)
         method = qad if row.before == "int4" else heal
-        options = {"steps": given.steps, "rate": given.rate, **row.options}
+        options = {"steps": row.steps or given.steps, "rate": given.rate, **row.options}
         spec = method.Spec.model_validate_json(json.dumps(options))
         context = Context(None, Shown(), 0, training, teacher, given.cache)
         report = method.apply(encoder, spec, context)
