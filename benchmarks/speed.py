@@ -234,7 +234,7 @@ def described(batches: Sequence[int], threads: int) -> str:
         "tokens; pocket-clip takes texts as they are. int8_static takes the patch embedding with the products; it and "
         "int4_rtn leave embedding tables in float, as their defaults do; quantize_dynamic rounds them as well. "
         "quantize_dynamic and quantize_static start from what torch exports; float is the same graph as written for "
-        "this target, whose masked attention is faster. Threads of a session rest between its runs, as those of the "
+        "this target, with attention as one operator. Threads of a session rest between its runs, as those of the "
         "others are at work then."
     )
 

@@ -40,7 +40,7 @@ class Shapes:
         }
         for value in model.graph.input:
             dims = enumerate(value.type.tensor_type.shape.dim)
-            self.of.setdefault(value.name, [each.dim_value or f"{value.name}[{at}]" for at, each in dims])
+            self.of.setdefault(value.name, [_told(each, f"{value.name}[{at}]") for at, each in dims])
         for node in model.graph.node:
             if node.output:
                 self._see(node)
@@ -58,6 +58,11 @@ class Shapes:
         shape = rule(self, node) if rule is not None else None
         if shape is not None:
             self.of[out] = shape
+
+
+def _told(axis: onnx.TensorShapeProto.Dimension, name: str) -> Size:
+    """An axis of an input; axes of inputs that are called the same are as long."""
+    return int(axis.dim_value) or str(axis.dim_param) or name
 
 
 def _as_the_first(known: Shapes, node: onnx.NodeProto) -> Shape | None:
@@ -131,6 +136,10 @@ def _transpose(known: Shapes, node: onnx.NodeProto) -> Shape | None:
 def _gather(known: Shapes, node: onnx.NodeProto) -> Shape | None:
     first, places = (known.of.get(name) for name in node.input[:2])
     return [*places, *first[1:]] if first and places is not None and option(node, "axis", 0) == 0 else None
+
+
+def _gather_elements(known: Shapes, node: onnx.NodeProto) -> Shape | None:
+    return known.of.get(node.input[1])
 
 
 def _gather_places(known: Shapes, node: onnx.NodeProto) -> Shape | None:
@@ -207,6 +216,6 @@ _RULES: Final[dict[str, Rule]] = {
     ),
     "MatMul": _product, "MatMulIntegerToFloat": _product, "MatMulNBits": _product_of_blocks, "Attention": _attention,
     "Conv": _convolution, "Expand": _expand, "Reshape": _reshape, "Transpose": _transpose, "Gather": _gather,
-    "GatherND": _gather_places, "Concat": _concat, "Slice": _slice, "Unsqueeze": _unsqueeze, "ArgMax": _largest_place,
+    "GatherND": _gather_places, "GatherElements": _gather_elements, "Concat": _concat, "Slice": _slice, "Unsqueeze": _unsqueeze, "ArgMax": _largest_place,
     "Shape": _shape, "Range": _row,
 }  # fmt: skip

@@ -4,11 +4,11 @@ A framework writes queries, keys and values cut into heads, turned, multiplied, 
 every step is a pass over memory; none of ONNX Runtime's own fusions knows the graphs of torch's exporter. The operator
 reads the products as they are.
 
-A mask of huge negative numbers makes it slow: the exponential of what lies 87.3 below the largest of its row is
-subnormal, which a processor computes many times slower. So masks are cut off at `HIDDEN` below the largest of their
-row: what is masked weighs e^-60 = 9e-27 of what it would without a mask, and single precision sees nothing of it unless
-its logit is more than 40 above the largest that is visible. In a row that is masked as a whole all keys weigh alike, as
-before: the lowest number of all would mean to the operator that there is nothing to see.
+A mask of huge negative numbers makes it slower: the exponential of what lies 87.3 below the largest of its row is
+subnormal, which a processor computes many times slower. So masks are cut off at 80 below the largest of their row: what
+is masked weighs e^-80 = 2e-35 of what it would without a mask, and single precision sees nothing of it unless its logit
+is more than 60 above the largest that is visible (pocket-clip has 51 where texts are noise). In a row that is masked as
+a whole all keys weigh alike, as before: the lowest number of all would say that there is nothing to see.
 """
 
 from __future__ import annotations
@@ -26,10 +26,7 @@ from compress.models.attention_operator import HEADS_APART
 from compress.models.graph import array, drop_unused, initializers
 from compress.models.shape_inference import Shapes, Size, option
 from compress.models.surgery import free
-from compress.targets.graph.masking import hides
-
-HIDDEN: Final = -60.0
-"""Logits of masked keys lie so far below what they would be: far enough, and not yet subnormal."""
+from compress.targets.graph.masking import BELOW, hides
 
 _LOWEST: Final = -1e30
 """Far below what any logit could make up for, and no infinity."""
@@ -126,7 +123,7 @@ class _Masks:
     def _cut(self, mask: str) -> str:
         axis = self._constant("keys", np.array([-1], np.int64))
         largest = self._node("ReduceMax", [mask, axis], f"{mask}_largest", keepdims=1)
-        least = self._node("Add", [largest, self._constant("hidden", np.array(HIDDEN, np.float32))], f"{mask}_least")
+        least = self._node("Add", [largest, self._constant("hidden", np.array(BELOW, np.float32))], f"{mask}_least")
         lowest = self._constant("lowest", np.array(_LOWEST, np.float32))
         return self._node("Max", [mask, least, lowest], f"{mask}_cut")
 
