@@ -46,6 +46,7 @@ HEAD = (
     "# Benchmarks\n\nSpeed belongs to a machine: run `make bench` on yours. These tables name the one they come from.\n"
 )
 VARIANTS = ("int8_static", "int4_rtn", "quantize_dynamic", "quantize_static")
+OURS, PEER = "int8_static", "quantize_dynamic"
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,10 @@ class Measured:
     batch: int
     milliseconds: Mapping[str, Sequence[float]]
 
-    def ratio(self, variant: str) -> str:
+    def ratio(self, variant: str, old: str = "float") -> str:
         """`0.53 (0.51 to 0.56)`: the median of the pairs, the lowest and the highest."""
-        pairs = zip(self.milliseconds["float"], self.milliseconds[variant], strict=True)
-        score = spread([new / old for old, new in pairs])
+        pairs = zip(self.milliseconds[old], self.milliseconds[variant], strict=True)
+        score = spread([after / before for before, after in pairs])
         return f"{score.value:.2f}" if score.low is None else f"{score.value:.2f} ({score.low:.2f} to {score.high:.2f})"
 
 
@@ -202,10 +203,10 @@ def measure(folders: Mapping[str, Path], plan: Plan) -> list[Measured]:
 
 def tables(name: str, folders: Mapping[str, Path], measured: Sequence[Measured]) -> str:
     """The sizes and times of one model in Markdown."""
-    heads = ("Tower", "Batch", "float", *(f"{variant} / float" for variant in VARIANTS))
+    heads = ("Tower", "Batch", "float", *(f"{variant} / float" for variant in VARIANTS), f"{PEER} / {OURS}")
     lines = [f"### {name}", "", *_head(heads)]
     for row in measured:
-        cells = row.tower, row.batch, f"{median(row.milliseconds['float']):.2f} ms", *map(row.ratio, VARIANTS)
+        cells = row.tower, row.batch, f"{median(row.milliseconds['float']):.2f} ms", *map(row.ratio, VARIANTS), row.ratio(PEER, OURS)
         lines.append(_line(cells))
     bytes_ = {variant: sum(model_bytes(path).values()) for variant, path in folders.items()}
     ratios = (f"{wording.size(bytes_[each])} ({bytes_[each] / bytes_['float']:.2f})" for each in VARIANTS)
