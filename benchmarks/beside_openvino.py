@@ -90,6 +90,7 @@ def _options(threads: int, profile: Path | None = None) -> onnxruntime.SessionOp
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # its threads would take OpenVINO's cores
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
     return options
