@@ -206,7 +206,13 @@ def tables(name: str, folders: Mapping[str, Path], measured: Sequence[Measured])
     heads = ("Tower", "Batch", "float", *(f"{variant} / float" for variant in VARIANTS), f"{PEER} / {OURS}")
     lines = [f"### {name}", "", *_head(heads)]
     for row in measured:
-        cells = row.tower, row.batch, f"{median(row.milliseconds['float']):.2f} ms", *map(row.ratio, VARIANTS), row.ratio(PEER, OURS)
+        cells = (
+            row.tower,
+            row.batch,
+            f"{median(row.milliseconds['float']):.2f} ms",
+            *map(row.ratio, VARIANTS),
+            row.ratio(PEER, OURS),
+        )
         lines.append(_line(cells))
     bytes_ = {variant: sum(model_bytes(path).values()) for variant, path in folders.items()}
     ratios = (f"{wording.size(bytes_[each])} ({bytes_[each] / bytes_['float']:.2f})" for each in VARIANTS)
