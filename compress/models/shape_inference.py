@@ -216,6 +216,7 @@ _RULES: Final[dict[str, Rule]] = {
     ),
     "MatMul": _product, "MatMulIntegerToFloat": _product, "MatMulNBits": _product_of_blocks, "Attention": _attention,
     "Conv": _convolution, "Expand": _expand, "Reshape": _reshape, "Transpose": _transpose, "Gather": _gather,
-    "GatherND": _gather_places, "GatherElements": _gather_elements, "Concat": _concat, "Slice": _slice, "Unsqueeze": _unsqueeze, "ArgMax": _largest_place,
+    "GatherND": _gather_places, "GatherElements": _gather_elements, "Concat": _concat, "Slice": _slice,
+    "Unsqueeze": _unsqueeze, "ArgMax": _largest_place,
     "Shape": _shape, "Range": _row,
 }  # fmt: skip
