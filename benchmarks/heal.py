@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import prune_pocket
+from prune_curve import BY_LAYER, JUDGED
 from tables import Shown, cpu_seconds, merge
 
 from compress.core.progress import Silent
@@ -50,12 +51,8 @@ from compress.targets import onnxruntime_cpu
 
 BEGIN, END = "<!-- heal: begin, written by benchmarks/heal.py -->", "<!-- heal: end -->"
 TASKS = ("reading", "zero_shot", "retrieval")
-JUDGED = 1120
-"""Development items of reading that splits are judged by; other tasks take half as many."""
-
 SLICES = ("6-8", "9-12", "13-18", "19-24")
 LEVELS = (0.25, 0.5, 0.75, 0.875)
-LEVELS_BY_GATES = (0.125, 0.25, 0.375, 0.5, 0.75, 0.875)
 GOAL_SLICE, GOAL_ALL = 0.97, 0.98
 
 
@@ -67,7 +64,6 @@ class Row:
     use: str | None = None
     before: str = "pruned"
     trained: bool = True
-    steps: int | None = None
     samples: int | None = None
     rendered: float = 0.25
 
@@ -81,7 +77,9 @@ ROWS = {
     "pruned, fitted to 8,192 scenes": Row(before="fitted", trained=False),
     "healed, fitted to 8,192 scenes": Row(before="fitted"),
     "pruned, split by gates": Row(before="judged", trained=False),
-    "healed, split by gates": Row(before="judged", steps=1200, samples=24576, rendered=0.5),
+    "healed, split by gates, 24,576 scenes, half text": Row(
+        {"steps": 1200}, before="judged", samples=24576, rendered=0.5
+    ),
     "features": Row({"losses": {"hidden": 0}}),
     "features + hidden + bank": Row({"losses": {"bank": 1}}),
     "features + hidden + affinity": Row({"losses": {"affinity": 1}}),
@@ -133,7 +131,7 @@ def damaged(how: str, reference: Path, kept: Path) -> Encoder:
             (kept / "judge").mkdir(exist_ok=True)
             judge = prune_pocket.bench(2 * prune_pocket.BATCH, JUDGED, "development", kept / "judge")
             context = replace(context, loss=judge.loss)
-            told |= {"loss": "gates", "levels": LEVELS_BY_GATES}
+            told |= BY_LAYER["ours, by layer, by gates"]
         report = auto.apply(encoder, auto.Spec.model_validate(told), context)
         onnxruntime_cpu.export(encoder, kept / "unfinished")
         (kept / "unfinished").rename(made)
@@ -183,7 +181,7 @@ def measured(name: str, given: argparse.Namespace) -> str:
         data = DataSource(source="scenes", split="train", samples=samples, feeding=feeding)
         training = TrainingSet(stored(data, ()), feeding, reference, 0)
         method = qad if row.before == "int4" else heal
-        options = {"steps": row.steps or given.steps, "rate": given.rate, **row.options}
+        options = {"steps": given.steps, "rate": given.rate, **row.options}
         spec = method.Spec.model_validate_json(json.dumps(options))
         context = Context(None, Shown(), 0, training, teacher, given.cache)
         report = method.apply(encoder, spec, context)

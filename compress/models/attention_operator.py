@@ -48,13 +48,19 @@ def _booleans(model: onnx.ModelProto) -> set[str]:
     return found
 
 
-def _is_plain(node: onnx.NodeProto, shapes: Shapes) -> bool:
-    """Whether a node is the operator over known values, with a mask or without, and with no other option."""
+def says_no_more(node: onnx.NodeProto) -> bool:
+    """Whether a node is the operator over (batch, tokens, channels) with a scale and a mask at most.
+
+    It has no past, as many heads of keys as of queries, and hides nothing by itself (`is_causal`).
+    """
     if node.op_type != "Attention" or node.domain or any(each.name not in _PLAIN for each in node.attribute):
         return False
     heads = option(node, "q_num_heads", 0)
-    plain = heads and heads == option(node, "kv_num_heads", 0) and len(node.input) <= 4 and len(node.output) == 1
-    return bool(plain) and all(_width(shapes, name) for name in node.input[1:3])
+    return bool(heads) and heads == option(node, "kv_num_heads", 0) and len(node.input) <= 4 and len(node.output) == 1
+
+
+def _is_plain(node: onnx.NodeProto, shapes: Shapes) -> bool:
+    return says_no_more(node) and all(_width(shapes, name) for name in node.input[1:3])
 
 
 def _width(shapes: Shapes, name: str) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from compress.models.attention_operator import HEADS_APART
+from compress.models.attention_operator import HEADS_APART, says_no_more
 from compress.models.graph import drop_unused, initializers, reads
 from compress.models.shape_inference import option
 from compress.models.surgery import free
@@ -105,7 +105,7 @@ class _Move:
             return self._again(node, self._inputs(node.input, self.token), name)
         if node.op_type in _BY_TOKEN and self._token_by_token(node):
             return self._again(node, [self.token(node.input[0]), *node.input[1:]], name)
-        if node.op_type == "Attention" and len(node.output) == 1:
+        if says_no_more(node):
             masks = [self._row_of_mask(each, f"{name}_mask") for each in node.input[3:4] if each]
             return self._again(node, [self.token(node.input[0]), *node.input[1:3], *masks], name)
         if node.op_type == "Reshape" and self._maker(node.input[0]).op_type == "Attention":

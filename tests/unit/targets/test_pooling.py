@@ -13,6 +13,7 @@ from compress.models.tower import copied
 from compress.recipe.sources import NamedModel
 from compress.steps.quantize import int4_rtn, int8_static
 from compress.steps.step import Context
+from compress.targets.graph.attention import fuse_attention
 from compress.targets.graph.emitter import emit
 from compress.targets.graph.fusion import fuse_products
 from compress.targets.graph.masking import lift_masked
@@ -116,7 +117,14 @@ def test_what_is_not_known_stays_as_it_is(encoder):
     def over_tokens(nodes, model):  # a norm over tokens and channels
         next(each for each in nodes["LayerNormalization"].attribute if each.name == "axis").i = 1
 
+    def hidden_by_the_operator(nodes, model):  # whose one query would be taken for the first token
+        fuse_attention(model)
+        last = [node for node in model.graph.node if node.op_type == "Attention"][-1]
+        last.attribute.append(helper.make_attribute("is_causal", 1))
+
     assert changed(encoder, lambda *_: None)
+    assert changed(encoder, lambda _, model: fuse_attention(model))
+    assert not changed(encoder, hidden_by_the_operator)
     assert not changed(encoder, over_tokens)
     assert not changed(encoder, mixed)
     assert not changed(encoder, elsewhere)
