@@ -27,9 +27,8 @@ $(VENV)/.dev: $(VENV)/.cpu
 quickstart: $(VENV)/.cpu   ## the embedded CLIP in 4 bits: measured, gated, released
 	$(BIN)/compress quantize --recipe int4_clip.yaml
 
-test: $(VENV)/.dev         ## every default test; those that hold latencies to a limit run alone
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --ignore tests/e2e
-	$(BIN)/python -m pytest tests/e2e
+test: $(VENV)/.dev         ## every default test, as many files at once as there are cores, the longest early
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-all: $(VENV)/.dev     ## every test, 20,000 mutated files, and every property broken once: most of an hour
 	$(BIN)/python -m pytest -m '' --fuzz 10000

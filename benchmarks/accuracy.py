@@ -28,6 +28,7 @@ from typing import Any, Final
 
 import minilm
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from compress.core import names
@@ -49,6 +50,7 @@ from compress.recipe.sources import DataSource
 from compress.steps import spec_of
 from compress.steps.step import Context
 from compress.targets import onnxruntime_cpu
+from compress.targets.graph.emitter import emit
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
@@ -122,9 +124,14 @@ class Subject:
         onnxruntime_cpu.export(made, folder)
 
     def towers(self) -> dict[str, Path]:
-        """The float ONNX files by tower."""
-        held = runtime.read(self.reference).towers
-        return {kind: self.reference / getattr(held, kind).file for kind in self.encoder.towers}
+        """The float ONNX files by tower, in the operators that other tools know: without the fusions of ours."""
+        held, place = runtime.read(self.reference).towers, self.reference.with_name(f"{self.reference.name}-plain")
+        made = {kind: place / Path(getattr(held, kind).file).name for kind in self.encoder.towers}
+        if not place.is_dir():
+            place.mkdir()
+            for kind, path in made.items():
+                onnx.save(emit(self.encoder.towers[kind]), path)
+        return made
 
     def singles(self, kind: str) -> Iterator[Mapping[str, Any]]:
         """Calibration data as single inputs."""
@@ -161,7 +168,6 @@ def static(subject: Subject, folder: Path) -> None:
 
 def nbits(subject: Subject, folder: Path, algorithm: str) -> None:
     """`MatMulNBitsQuantizer` of ONNX Runtime at 4 bits, which knows matrix products only."""
-    import onnx
     from onnxruntime.quantization import matmul_nbits_quantizer as quantizer
 
     if subject.kernels:

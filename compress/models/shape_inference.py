@@ -5,6 +5,8 @@ ONNX's own inference knows none of ONNX Runtime's operators, and forgets the len
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -114,8 +116,9 @@ def _shape(known: Shapes, node: onnx.NodeProto) -> Shape | None:
     return [len(known.holds[node.output[0]])] if node.output[0] in known.holds else [None]
 
 
-def _row(*_: object) -> Shape | None:
-    return [None]
+def _range(known: Shapes, node: onnx.NodeProto) -> Shape | None:
+    start, end, step = (known.holds.get(name, [None]) for name in node.input)
+    return [end[0] if (start, step) == ([0], [1]) else None]
 
 
 def _slice(known: Shapes, node: onnx.NodeProto) -> Shape | None:
@@ -151,10 +154,12 @@ def _gather_places(known: Shapes, node: onnx.NodeProto) -> Shape | None:
 
 def _unsqueeze(known: Shapes, node: onnx.NodeProto) -> Shape | None:
     first, axes = known.of.get(node.input[0]), known.holds.get(node.input[1], []) if len(node.input) > 1 else []
-    if first is None or len(axes) != 1 or not isinstance(axes[0], int):
+    numbers = [axis for axis in axes if isinstance(axis, int)]
+    if first is None or not axes or len(numbers) < len(axes):
         return None
-    at = axes[0] % (len(first) + 1)
-    return [*first[:at], 1, *first[at:]]
+    count = len(first) + len(numbers)
+    new, old = {axis % count for axis in numbers}, iter(first)
+    return [1 if at in new else next(old) for at in range(count)]
 
 
 def _largest_place(known: Shapes, node: onnx.NodeProto) -> Shape | None:
@@ -176,12 +181,29 @@ def _reshape(known: Shapes, node: onnx.NodeProto) -> Shape | None:
 
 
 def _rest(first: Sequence[Size], asked: Sequence[Size]) -> Size:
-    """What is left for the one axis that a Reshape does not name, where all others are numbers."""
-    numbers = [size for size in first if isinstance(size, int)]
-    others = [size for size in asked if isinstance(size, int) and size > 0]
-    if not numbers or len(numbers) < len(first) or len(others) < len(asked) - 1:
+    """What is left for the one axis that a Reshape does not name."""
+    others = [size for size in asked if size != -1]
+    if not first or None in first or None in others or len(others) < len(asked) - 1:
         return None
-    return int(np.prod(numbers, dtype=np.int64) // np.prod(others, dtype=np.int64))
+    have, named = (Counter(size for size in sizes if isinstance(size, str)) for sizes in (first, others))
+    number = _multiplied(first) // max(_multiplied(others), 1)
+    left = list((have - named).elements())
+    if named - have or len(left) > 1 or (left and number != 1):
+        return None
+    return left[0] if left else number
+
+
+def _multiplied(sizes: Sequence[Size]) -> int:
+    return math.prod(size for size in sizes if isinstance(size, int))
+
+
+def _reduced(known: Shapes, node: onnx.NodeProto) -> Shape | None:
+    first = known.of.get(node.input[0])
+    axes = known.holds.get(node.input[1], []) if len(node.input) > 1 else option(node, "axes", [])
+    if not first or not axes or not option(node, "keepdims", 1):
+        return None
+    gone = {axis % len(first) for axis in axes if isinstance(axis, int)}
+    return [1 if at in gone else size for at, size in enumerate(first)]
 
 
 def _concat(known: Shapes, node: onnx.NodeProto) -> Shape | None:
@@ -218,5 +240,6 @@ _RULES: Final[dict[str, Rule]] = {
     "Conv": _convolution, "Expand": _expand, "Reshape": _reshape, "Transpose": _transpose, "Gather": _gather,
     "GatherND": _gather_places, "GatherElements": _gather_elements, "Concat": _concat, "Slice": _slice,
     "Unsqueeze": _unsqueeze, "ArgMax": _largest_place,
-    "Shape": _shape, "Range": _row,
+    **dict.fromkeys(("ReduceMax", "ReduceMin", "ReduceSum", "ReduceMean", "ReduceL2"), _reduced),
+    "Shape": _shape, "Range": _range,
 }  # fmt: skip

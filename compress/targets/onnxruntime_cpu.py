@@ -17,6 +17,7 @@ from compress.targets.graph.emitter import emit
 from compress.targets.graph.folder import Opened, files_of, suffix
 from compress.targets.graph.fusion import fuse_products
 from compress.targets.graph.masking import lift_masked
+from compress.targets.graph.padding import read_padding_whole
 from compress.targets.graph.pooling import pool_early
 
 __all__ = ["NAME", "counts", "export", "files_of", "ready", "suffix"]
@@ -36,6 +37,7 @@ def export(encoder: Encoder, place: Path) -> dict[str, Path]:
 def fused(tower: Tower) -> onnx.ModelProto:
     """The graph of a tower as this target writes it: whole products, whole attentions, and masks that are cheap."""
     made = emit(tower)
+    read_padding_whole(made)
     fuse_products(made)
     fuse_attention(made)
     lift_masked(made)

@@ -17,7 +17,7 @@ from onnx import helper, numpy_helper
 
 from compress.models.attention_operator import HEADS_APART, says_no_more
 from compress.models.graph import drop_unused, initializers, reads
-from compress.models.shape_inference import option
+from compress.models.shape_inference import Shapes, option
 from compress.models.surgery import free
 
 _ELEMENTWISE: Final = {
@@ -63,6 +63,7 @@ class _Move:
     place: str
     makers: dict[str, onnx.NodeProto]
     fixed: dict[str, onnx.TensorProto]
+    shapes: Shapes
     whole: set[str] = field(default_factory=set)
     made: list[onnx.NodeProto] = field(default_factory=list)
     constants: dict[str, onnx.TensorProto] = field(default_factory=dict)
@@ -72,14 +73,17 @@ class _Move:
     def of(cls, model: onnx.ModelProto, pooled: onnx.NodeProto) -> _Move:
         """For the node that pools."""
         makers = {name: node for node in model.graph.node for name in node.output}
-        return cls(model, pooled.input[1], makers, initializers(model))
+        return cls(model, pooled.input[1], makers, initializers(model), Shapes(model))
 
     def find_attention(self) -> None:
-        """Learn what is needed whole: everything that the queries, keys and values of the last attention come from."""
+        """Learn what is needed whole: everything that the keys and values of the last attention come from.
+
+        Where it is spelled out its queries are as well, for heads stand between their product and it.
+        """
         nodes = self.model.graph.node
         last = next((node for node in reversed(nodes) if node.op_type in ("Softmax", "Attention")), None)
         if last is not None and last.op_type == "Attention" and self._one_of_each_sample():
-            for value in last.input[:3]:
+            for value in last.input[1:3]:
                 self.whole.update(name for node in self._before(value) for name in node.output)
             return
         weights = [node.output[0] for node in nodes if node.op_type == "Softmax"][-1:]
@@ -98,8 +102,7 @@ class _Move:
 
     def _token(self, value: str, name: str) -> str:
         if value in self.whole:
-            chosen = self.node("GatherND", [value, self.place], f"{name}_chosen")
-            return self.node("Unsqueeze", [chosen, self.constant([1])], name)
+            return self._chosen(value, name)
         node = self._maker(value)
         if node.op_type in _ELEMENTWISE:
             return self._again(node, self._inputs(node.input, self.token), name)
@@ -107,7 +110,7 @@ class _Move:
             return self._again(node, [self.token(node.input[0]), *node.input[1:]], name)
         if says_no_more(node):
             masks = [self._row_of_mask(each, f"{name}_mask") for each in node.input[3:4] if each]
-            return self._again(node, [self.token(node.input[0]), *node.input[1:3], *masks], name)
+            return self._again(node, [self._query(node.input[0]), *node.input[1:3], *masks], name)
         if node.op_type == "Reshape" and self._maker(node.input[0]).op_type == "Attention":
             return self.token(node.input[0])
         if node.op_type == "Reshape":
@@ -118,6 +121,17 @@ class _Move:
                 together = self.node("Transpose", [heads], f"{name}_heads", perm=HEADS_APART)
                 return self.node("Reshape", [together, self.constant([0, 1, -1])], name)
         raise _Unknown
+
+    def _query(self, value: str) -> str:
+        """The query of the pooled token: computed for it alone, or chosen where another form stands before it."""
+        try:
+            return self.token(value)
+        except _Unknown:
+            return self._once(value, self._chosen)
+
+    def _chosen(self, value: str, name: str) -> str:
+        chosen = self.node("GatherND", [value, self.place], f"{name}_chosen")
+        return self.node("Unsqueeze", [chosen, self.constant([1])], name)
 
     def _token_by_token(self, node: onnx.NodeProto) -> bool:
         """Whether all but the first input are weights, and the same for all tokens."""
@@ -150,6 +164,16 @@ class _Move:
 
     def _row_of_mask(self, value: str, name: str) -> str:
         """Of a mask, or of whatever is there for all tokens: (batch or 1, heads or 1, tokens, d)."""
+        shape = self.shapes.of.get(value, [])
+        if (
+            len(shape) == 4
+            and shape[1] == 1
+            and shape[0] is not None
+            and [shape[0]] == self.shapes.of.get(self.place, [])[:1]
+        ):
+            alike = self.node("Squeeze", [value, self.constant([1])], f"{name}_alike")
+            chosen = self.node("GatherND", [alike, self.place], f"{name}_chosen")
+            return self.node("Unsqueeze", [chosen, self.constant([1, 2])], name)
         batch = self.node("Shape", [self.place], f"{name}_batch", start=0, end=1)
         sizes = self.node("Concat", [batch, self.constant([1, 1, 1])], f"{name}_sizes", axis=0)
         wide = self.node("Expand", [value, sizes], f"{name}_wide")

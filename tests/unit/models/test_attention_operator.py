@@ -82,7 +82,30 @@ def test_sizes_are_followed_through_a_reshape_that_is_computed():
         rest=[2, -1],
     )
     assert told.holds["asked"] == ["batch", "tokens", 2, -1]
-    assert told.of["y"] == ["batch", "tokens", 2, None]
+    assert told.of["y"] == ["batch", "tokens", 2, 3]
+
+
+def test_an_axis_that_is_not_named_is_what_is_left():
+    told = shapes(
+        ("Shape", ["x"], "second", {"start": 1, "end": 2}),
+        ("Concat", ["rest", "second", "six"], "asked", {"axis": 0}),
+        ("Reshape", ["x", "asked"], "y", {}),
+        ("Concat", ["second", "second", "rest"], "no", {"axis": 0}),
+        ("Reshape", ["x", "no"], "z", {}),
+        rest=[-1], six=[6],
+    )  # fmt: skip
+    assert told.of["y"] == ["batch", "tokens", 6]
+    assert told.of["z"] == ["tokens", "tokens", None]
+
+
+def test_a_range_is_as_long_as_it_counts_to():
+    nodes = (
+        ("Shape", ["x"], "second", {"start": 1, "end": 2}),
+        ("Squeeze", ["second"], "length", {}),
+    )
+    told = shapes(*nodes, ("Range", ["zero", "length", "one"], "y", {}), zero=0, one=1)
+    assert told.of["y"] == ["tokens"]
+    assert shapes(*nodes, ("Range", ["one", "length", "one"], "y", {}), one=1).of["y"] == [None]
 
 
 @pytest.mark.parametrize(
@@ -96,6 +119,8 @@ def test_sizes_are_followed_through_a_reshape_that_is_computed():
         ("Reshape", np.array([0, 3, -1]), ["batch", 3, None]),
         ("Gather", np.array([[1, 0]]), [1, 2, "tokens", 6]),
         ("Unsqueeze", np.array([1]), ["batch", 1, "tokens", 6]),
+        ("Unsqueeze", np.array([0, -1]), [1, "batch", "tokens", 6, 1]),
+        ("ReduceMax", np.array([-1]), ["batch", "tokens", 1]),
         ("NonZero", np.array([1]), None),
     ],
 )

@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from compress.models.external_data import save
 from compress.models.loading import load
+from compress.models.shape_inference import Shapes
 from compress.models.tower import copied
 from compress.recipe.sources import NamedModel
 from compress.steps.quantize import int4_rtn, int8_static
@@ -17,6 +18,7 @@ from compress.targets.graph.attention import fuse_attention
 from compress.targets.graph.emitter import emit
 from compress.targets.graph.fusion import fuse_products
 from compress.targets.graph.masking import lift_masked
+from compress.targets.graph.padding import read_padding_whole
 from compress.targets.graph.pooling import pool_early
 from compress.targets.graph.session import open_session, run
 
@@ -87,6 +89,40 @@ def test_the_last_block_computes_one_token(encoder, tmp_path):
     tokens = {place: value.shape[1] for place, value in zip(at, made, strict=True)}
     assert {count for (layer, _), count in tokens.items() if layer == last} == {1}
     assert {count for (layer, _), count in tokens.items() if layer != last} == {LENGTH}
+
+
+def test_the_query_of_an_attention_is_computed_for_one_token(encoder):
+    tower = treated(encoder, None, {})
+    plain = emit(tower)
+    read_padding_whole(plain)
+    fuse_attention(plain)
+    moved = onnx.ModelProto()
+    moved.CopyFrom(plain)
+    pool_early(moved)
+    onnx.checker.check_model(moved, full_check=True)
+    shapes = Shapes(moved).of
+    queries = [shapes[node.input[0]][1] for node in moved.graph.node if node.op_type == "Attention"]
+    assert queries == ["sequence"] * (len(queries) - 1) + [1]
+    assert "Transpose" not in {node.op_type for node in moved.graph.node}, "one row of the mask, and no copy of it"
+    nodes = {node.name: node for node in moved.graph.node}
+    last = max(site.layer for site in tower.sites if site.layer is not None)
+    parts = [site.node for site in tower.sites if (site.layer, site.role) == (last, "attn.qkv")]
+    assert sorted(str(shapes[nodes[each].output[0]][1]) for each in parts) == ["1", "sequence", "sequence"]
+    feed = texts(5)
+    before, after = (run(open_session(each), [tower.output], feed)[0] for each in (plain, moved))
+    np.testing.assert_allclose(after, before, atol=1e-6)
+
+
+def test_a_query_of_another_form_is_chosen_where_it_is(encoder):
+    def scaled_by_token(nodes, model):
+        fuse_attention(model)
+        last = [node for node in model.graph.node if node.op_type == "Attention"][-1]
+        at = list(model.graph.node).index(last)
+        model.graph.node.insert(at, helper.make_node("CumSum", [last.input[0], "axis"], ["summed"], name="summed"))
+        model.graph.initializer.append(numpy_helper.from_array(np.array(1, np.int64), "axis"))
+        last.input[0] = "summed"
+
+    assert changed(encoder, scaled_by_token)
 
 
 def changed(encoder, change):
