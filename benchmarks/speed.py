@@ -46,7 +46,7 @@ HEAD = (
     "# Benchmarks\n\nSpeed belongs to a machine: run `make bench` on yours. These tables name the one they come from.\n"
 )
 VARIANTS = ("int8_static", "int4_rtn", "quantize_dynamic", "quantize_static")
-OURS, PEER = "int8_static", "quantize_dynamic"
+OURS, PEER, EXPORTED = "int8_static", "quantize_dynamic", "exported"
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def shaped(shape: Shape, tiny: bool) -> Encoder:
 
 def variants(encoder: Encoder, folder: Path) -> dict[str, Path]:
     """A folder of the float towers, and one for each way to compress them."""
-    made = {name: folder / name for name in ("float", *VARIANTS)}
+    made = {name: folder / name for name in ("float", *VARIANTS, EXPORTED)}
     for path in made.values():
         path.mkdir(parents=True)
     onnxruntime_cpu.export(encoder, made["float"])
@@ -136,7 +136,7 @@ def variants(encoder: Encoder, folder: Path) -> dict[str, Path]:
         treated = fresh(encoder)
         method.apply(treated, method.Spec(**options), Context(lambda kind: noise(encoder, kind)))
         onnxruntime_cpu.export(treated, made[name])
-    for name, quantize in (("quantize_dynamic", dynamic), ("quantize_static", static)):
+    for name, quantize in (("quantize_dynamic", dynamic), ("quantize_static", static), (EXPORTED, unchanged)):
         shutil.copytree(made["float"], made[name], dirs_exist_ok=True)
         for kind, path in towers_of(made["float"]).items():
             quantize(folder / path.name, made[name] / "onnx" / path.name, batches(encoder, kind, 2))
@@ -172,6 +172,11 @@ def dynamic(source: Path, target: Path, _: object) -> None:
     quantize_dynamic(source, target)
 
 
+def unchanged(source: Path, target: Path, _: object) -> None:
+    """A tower as torch exports it."""
+    shutil.copyfile(source, target)
+
+
 def static(source: Path, target: Path, feeds: Sequence[Mapping[str, Any]]) -> None:
     """A tower put through ONNX Runtime's `quantize_static`, its defaults unchanged."""
     from onnxruntime.quantization import CalibrationDataReader, quantize_static
@@ -203,7 +208,8 @@ def measure(folders: Mapping[str, Path], plan: Plan) -> list[Measured]:
 
 def tables(name: str, folders: Mapping[str, Path], measured: Sequence[Measured]) -> str:
     """The sizes and times of one model in Markdown."""
-    heads = ("Tower", "Batch", "float", *(f"{variant} / float" for variant in VARIANTS), f"{PEER} / {OURS}")
+    heads = ("Tower", "Batch", "float", *(f"{variant} / float" for variant in VARIANTS))
+    heads += tuple(f"{other} / {OURS}" for other in (PEER, EXPORTED))
     lines = [f"### {name}", "", *_head(heads)]
     for row in measured:
         cells = (
@@ -212,6 +218,7 @@ def tables(name: str, folders: Mapping[str, Path], measured: Sequence[Measured])
             f"{median(row.milliseconds['float']):.2f} ms",
             *map(row.ratio, VARIANTS),
             row.ratio(PEER, OURS),
+            row.ratio(EXPORTED, OURS),
         )
         lines.append(_line(cells))
     bytes_ = {variant: sum(model_bytes(path).values()) for variant, path in folders.items()}
@@ -240,8 +247,8 @@ def described(batches: Sequence[int], threads: int) -> str:
         "highest. Below 1 is faster than float. ViT shapes have random weights and their text tower always takes 77 "
         "tokens; pocket-clip takes texts as they are. int8_static takes the patch embedding with the products; it and "
         "int4_rtn leave embedding tables in float, as their defaults do; quantize_dynamic rounds them as well. "
-        "quantize_dynamic and quantize_static start from what torch exports; float is the same graph as written for "
-        "this target, with attention as one operator. Threads of a session rest between its runs, as those of the "
+        "quantize_dynamic and quantize_static start from what torch exports (`exported`, in float); float is the same "
+        "graph as written for this target, with attention as one operator. Threads of a session rest between its runs, as those of the "
         "others are at work then."
     )
 

@@ -70,7 +70,7 @@ def fuse_attention(model: onnx.ModelProto) -> None:
     found = {each.joined.output[0]: each for each in graph.attentions()}
     if not found:
         return
-    masks = _Masks(model)
+    masks = _Masks(model, graph.shapes)
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
         each = found.get(node.output[0]) if node.output else None
@@ -104,6 +104,7 @@ class _Masks:
     """Masks as the operator takes them: cut off, and with a row for each query. One that several read is made once."""
 
     model: onnx.ModelProto
+    shapes: Shapes
     known: dict[str, str] = field(default_factory=dict)
     made: list[onnx.NodeProto] = field(default_factory=list)
 
@@ -112,8 +113,13 @@ class _Masks:
         if each.mask not in self.known:
             constant = initializers(self.model).get(each.mask)
             cut = self._cut(each.mask) if hides(constant) else each.mask
-            self.known[each.mask] = self._for_each_query(each, cut)
+            self.known[each.mask] = cut if self._has_each_query(each) else self._for_each_query(each, cut)
         return self.known[each.mask]
+
+    def _has_each_query(self, each: _Found) -> bool:
+        """Whether the mask is known to have a row for each query."""
+        rows, queries = self.shapes.of.get(each.mask, [])[-2:-1], self.shapes.of.get(each.query, [])[1:2]
+        return rows == queries and rows not in ([], [None])
 
     def take(self) -> list[onnx.NodeProto]:
         """The nodes that were made since the last time."""

@@ -7,6 +7,7 @@ query, and the output product and the MLP behind it one token instead of all. Th
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -64,6 +65,7 @@ class _Move:
     makers: dict[str, onnx.NodeProto]
     fixed: dict[str, onnx.TensorProto]
     shapes: Shapes
+    readers: Counter[str]
     whole: set[str] = field(default_factory=set)
     made: list[onnx.NodeProto] = field(default_factory=list)
     constants: dict[str, onnx.TensorProto] = field(default_factory=dict)
@@ -73,7 +75,9 @@ class _Move:
     def of(cls, model: onnx.ModelProto, pooled: onnx.NodeProto) -> _Move:
         """For the node that pools."""
         makers = {name: node for node in model.graph.node for name in node.output}
-        return cls(model, pooled.input[1], makers, initializers(model), Shapes(model))
+        readers = Counter(name for node in model.graph.node for name in set(reads(node)))
+        readers.update(each.name for each in model.graph.output)
+        return cls(model, pooled.input[1], makers, initializers(model), Shapes(model), readers)
 
     def find_attention(self) -> None:
         """Learn what is needed whole: everything that the keys and values of the last attention come from.
@@ -123,11 +127,17 @@ class _Move:
         raise _Unknown
 
     def _query(self, value: str) -> str:
-        """The query of the pooled token: computed for it alone, or chosen where another form stands before it."""
+        """The query of the pooled token: computed for it alone, or chosen where others read it or its form is unknown."""
         try:
-            return self.token(value)
+            return self.token(value) if self._sole(value) else self._once(value, self._chosen)
         except _Unknown:
             return self._once(value, self._chosen)
+
+    def _sole(self, value: str) -> bool:
+        """Whether nothing that a value is made of is read by others, up to what is needed whole."""
+        if value in self.whole or value not in self.makers:
+            return True
+        return self.readers[value] == 1 and all(map(self._sole, reads(self.makers[value])))
 
     def _chosen(self, value: str, name: str) -> str:
         chosen = self.node("GatherND", [value, self.place], f"{name}_chosen")

@@ -113,16 +113,37 @@ def test_the_query_of_an_attention_is_computed_for_one_token(encoder):
     np.testing.assert_allclose(after, before, atol=1e-6)
 
 
-def test_a_query_of_another_form_is_chosen_where_it_is(encoder):
-    def scaled_by_token(nodes, model):
-        fuse_attention(model)
-        last = [node for node in model.graph.node if node.op_type == "Attention"][-1]
-        at = list(model.graph.node).index(last)
-        model.graph.node.insert(at, helper.make_node("CumSum", [last.input[0], "axis"], ["summed"], name="summed"))
-        model.graph.initializer.append(numpy_helper.from_array(np.array(1, np.int64), "axis"))
-        last.input[0] = "summed"
+def summed(model, last):
+    """Something between the query's product and the attention that mixes tokens."""
+    at = list(model.graph.node).index(last)
+    model.graph.node.insert(at, helper.make_node("CumSum", [last.input[0], "axis"], ["summed"], name="summed"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(1, np.int64), "axis"))
+    model.graph.node[at + 1].input[0] = "summed"
 
-    assert changed(encoder, scaled_by_token)
+
+def returned(model, last):
+    """The query is an output of the graph as well."""
+    shape = ["batch", "sequence", None]
+    model.graph.output.append(helper.make_tensor_value_info(last.input[0], TensorProto.FLOAT, shape))
+
+
+@pytest.mark.parametrize("change", [summed, returned])
+def test_a_query_that_others_need_is_chosen_where_it_is(encoder, change):
+    tower = treated(encoder, None, {})
+    plain = emit(tower)
+    fuse_attention(plain)
+    change(plain, [node for node in plain.graph.node if node.op_type == "Attention"][-1])
+    moved = onnx.ModelProto()
+    moved.CopyFrom(plain)
+    pool_early(moved)
+    onnx.checker.check_model(moved, full_check=True)
+    assert len({node.name for node in moved.graph.node}) == len(moved.graph.node)
+    last = [node for node in moved.graph.node if node.op_type == "Attention"][-1]
+    makers = {name: node.op_type for node in moved.graph.node for name in node.output}
+    assert makers[last.input[0]] == "Unsqueeze"
+    feed = texts(5)
+    before, after = (run(open_session(each), [tower.output], feed)[0] for each in (plain, moved))
+    np.testing.assert_allclose(after, before, atol=1e-6)
 
 
 def changed(encoder, change):
