@@ -248,8 +248,8 @@ def described(batches: Sequence[int], threads: int) -> str:
         "tokens; pocket-clip takes texts as they are. int8_static takes the patch embedding with the products; it and "
         "int4_rtn leave embedding tables in float, as their defaults do; quantize_dynamic rounds them as well. "
         "quantize_dynamic and quantize_static start from what torch exports (`exported`, in float); float is the same "
-        "graph as written for this target, with attention as one operator. Threads of a session rest between its runs, as those of the "
-        "others are at work then."
+        "graph as written for this target, with attention as one operator. Threads of a session rest between its runs, "
+        "as those of the others are at work then."
     )
 
 

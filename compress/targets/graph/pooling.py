@@ -127,7 +127,7 @@ class _Move:
         raise _Unknown
 
     def _query(self, value: str) -> str:
-        """The query of the pooled token: computed for it alone, or chosen where others read it or its form is unknown."""
+        """The query of the pooled token: computed for it alone, or chosen where others read it or its form is new."""
         try:
             return self.token(value) if self._sole(value) else self._once(value, self._chosen)
         except _Unknown:
