@@ -71,12 +71,13 @@ FOUR_BITS: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 EIGHT_BITS: Final[Mapping[str, Mapping[str, Any]]] = {
     "int8_static": {"use": "quantize.int8_static"},
-    "int8_static, rescale_above null": {"use": "quantize.int8_static", "rescale_above": None},
-    "int8_static, symmetric, rescale_above null": {
+    "int8_static, smooth null": {"use": "quantize.int8_static", "smooth": None},
+    "int8_static, smooth null, rescale_above null": {
         "use": "quantize.int8_static",
-        "symmetric": True,
+        "smooth": None,
         "rescale_above": None,
     },
+    "int8_static, symmetric": {"use": "quantize.int8_static", "symmetric": True},
 }
 KERNELS: Final[Mapping[str, Mapping[str, Any]]] = {"int8_rtn": {"use": "quantize.int8_rtn", "block": BLOCK}}
 

@@ -34,7 +34,7 @@ DEFAULT = ("attn.qkv", "attn.out", "mlp.fc1", "mlp.fc2", "projection")
 EXAMPLE = {"range": "percentile", "percentile": 99.99}
 LEVELS = 127
 STRENGTH = 0.7
-"""Share of the range that moves into the weights where an input is rescaled."""
+"""Share of the range that moves into the weights. pocket-clip loses least at it: docs/decisions/074."""
 
 
 class Spec(StepSpec):
@@ -46,7 +46,11 @@ class Spec(StepSpec):
         False, description="inputs around zero, as TensorRT takes them: the same numbers on a CPU as there"
     )
     smooth: float | None = Field(
-        None, ge=0, le=1, description="share of the inputs' range that moves into the weights, where it can (0.5)"
+        STRENGTH,
+        ge=0,
+        le=1,
+        description="share of the inputs' range that moves into the weights wherever it costs nothing at run time; "
+        "null: nowhere. Not done block by block",
     )
     rescale_above: float | None = Field(
         0.001,
@@ -68,8 +72,8 @@ class Spec(StepSpec):
 
 def form(spec: Spec) -> Form:
     """How a product will be held. Raises UsageError for what is done to a whole model at once."""
-    done = {"smooth": spec.smooth is not None, "bias_correction": spec.bias_correction}
-    if named := [option for option, asked in done.items() if asked]:
+    asked = {"smooth": spec.smooth is not None, "bias_correction": spec.bias_correction}
+    if named := [option for option, given in asked.items() if given and option in spec.model_fields_set]:
         hint = f"leave `{named[0]}` out, or model.streaming: false where there is memory for five times the float model"
         raise UsageError("is not done block by block", named[0], hint)
     return Form(8, calibrates=True)
@@ -127,7 +131,7 @@ def _closer(
     With it the names of the sites that lost more than `rescale_above` and were rescaled for it.
     """
     ranges = watch(tower, sites, context, Ranges)
-    if spec.smooth is not None and _smoothing.fold_all(tower, sites, ranges, spec.smooth):
+    if spec.smooth is not None and not tower.streamed and _smoothing.fold_all(tower, sites, ranges, spec.smooth):
         ranges = watch(tower, sites, context, Ranges)
     limit = spec.rescale_above
     if limit is None or tower.streamed:

@@ -106,27 +106,36 @@ def test_a_loud_channel_is_folded_where_it_can_be_and_multiplied_elsewhere(tiny_
     loud(tower)
     if residual:
         as_residual(tower)
-    plain, much = quantized(copied(tiny_encoder), include=("mlp.fc1",), rescale_above=None)
-    made, little = quantized(copied(tiny_encoder), include=("mlp.fc1",))
+    plain, much = quantized(copied(tiny_encoder), include=("mlp.fc1",), smooth=None, rescale_above=None)
+    made, little = quantized(copied(tiny_encoder), include=("mlp.fc1",), smooth=None)
     assert muls(plain) == 0
     assert muls(made) == nodes
     assert little < much / 20
 
 
+def test_inputs_are_smoothed_where_it_costs_nothing_if_nobody_says_no(tiny_encoder):
+    loud(tiny_encoder.towers["vision"], factor=8.0)  # too little to be rescaled
+    told = {"include": ("mlp.fc1",), "rescale_above": 0.5}
+    plain, much = quantized(copied(tiny_encoder), **told, smooth=None)
+    made, little = quantized(copied(tiny_encoder), **told)
+    assert [node.op_type for node in made.graph.node] == [node.op_type for node in plain.graph.node]
+    assert little < much / 2
+
+
 def test_inputs_that_lose_little_are_left_alone(tiny_encoder):
     graph = tiny_encoder.towers["vision"].graph
     before = graph.SerializeToString()
-    apply(tiny_encoder, Spec(towers=("vision",)), CONTEXT)
+    apply(tiny_encoder, Spec(towers=("vision",), smooth=None), CONTEXT)
     assert graph.SerializeToString() == before
     assert any(held.zero_point != 128 for held in tiny_encoder.towers["vision"].treatments.values())
     tiny_encoder.towers["vision"].treatments.clear()
-    apply(tiny_encoder, Spec(towers=("vision",), symmetric=True), CONTEXT)
+    apply(tiny_encoder, Spec(towers=("vision",), smooth=None, symmetric=True), CONTEXT)
     assert {held.zero_point for held in tiny_encoder.towers["vision"].treatments.values()} == {128}
 
 
 def test_what_stays_in_float_is_decided_after_rescaling(tiny_encoder):
     loud(tiny_encoder.towers["vision"])
-    options = {"include": ("mlp.fc1", "mlp.fc2"), "towers": ("vision",), "float_above": 0.001}
+    options = {"include": ("mlp.fc1", "mlp.fc2"), "towers": ("vision",), "float_above": 0.001, "smooth": None}
     reports = [apply(copied(tiny_encoder), Spec(**options, rescale_above=each), CONTEXT) for each in (None, 0.001)]
     assert [[row.role for row in report.rows] for report in reports] == [["mlp.fc2"], ["mlp.fc1", "mlp.fc2"]]
     told = {row.role: row.treatment.endswith("rescaled") for row in reports[1].rows}

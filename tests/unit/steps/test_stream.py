@@ -22,7 +22,7 @@ METHODS = {
     "int8_rtn": {"include": ("mlp.fc2", "embedding", "patch_embed")},
     "hqq": {"block": 64},
     "gptq": {"towers": ("vision",)},
-    "int8_static": {"towers": ("vision",), "include": ("patch_embed", "attn.qkv", "mlp.fc2")},
+    "int8_static": {"towers": ("vision",), "include": ("patch_embed", "attn.qkv", "mlp.fc2"), "smooth": None},
 }
 
 
