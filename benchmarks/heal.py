@@ -64,8 +64,6 @@ class Row:
     use: str | None = None
     before: str = "pruned"
     trained: bool = True
-    samples: int | None = None
-    rendered: float = 0.25
 
 
 ROWS = {
@@ -77,9 +75,7 @@ ROWS = {
     "pruned, fitted to 8,192 scenes": Row(before="fitted", trained=False),
     "healed, fitted to 8,192 scenes": Row(before="fitted"),
     "pruned, split by gates": Row(before="judged", trained=False),
-    "healed, split by gates, 24,576 scenes, half text": Row(
-        {"steps": 1200}, before="judged", samples=24576, rendered=0.5
-    ),
+    "healed, split by gates": Row({"steps": 1200}, before="judged"),
     "features": Row({"losses": {"hidden": 0}}),
     "features + hidden + bank": Row({"losses": {"bank": 1}}),
     "features + hidden + affinity": Row({"losses": {"affinity": 1}}),
@@ -176,8 +172,8 @@ def measured(name: str, given: argparse.Namespace) -> str:
     encoder = copied(damaged(row.before, reference, given.cache))
     start, told, steps = cpu_seconds(), "", 0
     if row.trained:
-        samples = min(given.samples, 1500) if row.before == "int4" else row.samples or given.samples
-        feeding = Feeding.model_validate({"rendered": row.rendered, **({"use": row.use} if row.use else {})})
+        samples = min(given.samples, 1500) if row.before == "int4" else given.samples
+        feeding = Feeding.model_validate({"use": row.use} if row.use else {})
         data = DataSource(source="scenes", split="train", samples=samples, feeding=feeding)
         training = TrainingSet(stored(data, ()), feeding, reference, 0)
         method = qad if row.before == "int4" else heal
