@@ -26,11 +26,12 @@ class Layer:
 
     selector: str
     table: bool
+    kernel: bool = False
 
     @classmethod
     def of(cls, tower: str, role: str, layer: int | None, table: bool) -> Layer:
         """The layer that a site belongs to."""
-        return cls(str(Selector(role, tower, layer)), table)  # type: ignore[arg-type]
+        return cls(str(Selector(role, tower, layer)), table, role == "conv")  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +118,13 @@ def _better(step: Step, layers: Sequence[Layer], calibrated: bool) -> Step:
 
 
 def _next(step: Step, layers: Sequence[Layer], calibrated: bool) -> Step:
-    """8 bits in place of 4: with static scales for the inputs where there are data, else of weights alone."""
+    """8 bits in place of 4: with static scales for the inputs where there are data, else of weights alone.
+
+    Inputs of convolutions stay in float: only patches have integer kernels.
+    """
     if bits(step) != 4:
         return step
-    if calibrated and not _tables(layers):
+    if calibrated and not _tables(layers) and not any(each.kernel for each in layers):
         return _other(step, "quantize.int8_static")
     return _other(step, "quantize.int8_rtn", block=getattr(step.spec, "block", COARSEST))
 

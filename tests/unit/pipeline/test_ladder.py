@@ -65,6 +65,13 @@ def test_without_data_or_with_tables_nothing_asks_for_data():
         assert [each.steps[0].use for each in found] == ["quantize.int4_rtn", "quantize.hqq", "quantize.int8_rtn"]
 
 
+def test_kernels_keep_their_inputs_in_float():
+    kernels = [Layer.of("vision", "conv", at, table=False) for at in range(3)]
+    found = made([step("quantize.int4_rtn", block=32, include=("conv",))], [kernels])
+    assert [each.steps[0].use for each in found][-2:] == ["quantize.gptq", "quantize.int8_rtn"]
+    assert found[-1].steps[0].spec.include == ("conv",)
+
+
 @pytest.mark.parametrize("block", [16, 32, 64, 128])
 def test_blocks_are_never_coarser(block):
     found = made([step("quantize.gptq", block=block)], [FC1])
