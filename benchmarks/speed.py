@@ -208,8 +208,8 @@ def measure(folders: Mapping[str, Path], plan: Plan) -> list[Measured]:
 
 def tables(name: str, folders: Mapping[str, Path], measured: Sequence[Measured]) -> str:
     """The sizes and times of one model in Markdown."""
-    heads = ("Tower", "Batch", "float", *(f"{variant} / float" for variant in VARIANTS))
-    heads += tuple(f"{other} / {OURS}" for other in (PEER, EXPORTED))
+    beside = (f"{other} / {OURS}" for other in (PEER, EXPORTED))
+    heads = ("Tower", "Batch", "float", *(f"{variant} / float" for variant in VARIANTS), *beside)
     lines = [f"### {name}", "", *_head(heads)]
     for row in measured:
         cells = (
