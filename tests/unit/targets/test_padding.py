@@ -25,7 +25,9 @@ def range_of(source, axis, name, start="zero"):
     ]
 
 
-def looked_up(rows=("mask", 0), columns=("ids", 1), order=("rows", "columns"), batch_dims=0, start="zero"):
+def looked_up(
+    rows=("mask", 0), columns=("ids", 1), order=("rows", "columns"), batch_dims=0, start="zero", shape=("batch", "keys")
+):
     """mask (batch, keys) looked up at (row, column) for places (batch, 1, keys): what an exporter makes of it."""
     nodes = [
         *range_of(*rows, "row"),
@@ -41,7 +43,7 @@ def looked_up(rows=("mask", 0), columns=("ids", 1), order=("rows", "columns"), b
         helper.make_node("Concat", list(order), ["places"], axis=-1),
         helper.make_node("GatherND", ["mask", "places"], ["found"], batch_dims=batch_dims),
     ]
-    inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "keys"]) for name in ("mask", "ids")]
+    inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, shape) for name in ("mask", "ids")]
     inputs.append(helper.make_tensor_value_info("other", TensorProto.INT64, ["some", "more"]))
     outputs = [helper.make_tensor_value_info("found", TensorProto.INT64, ["batch", 1, "keys"])]
     constants = [numpy_helper.from_array(np.array(value, np.int64), name) for name, value in CONSTANTS.items()]
@@ -71,6 +73,7 @@ def test_a_lookup_of_every_place_is_the_mask():
         {"columns": ("other", 1)},  # as long as another input
         {"rows": ("other", 0)},
         {"order": ("columns", "rows")},  # the other way round
+        {"order": ("columns", "rows"), "shape": ("n", "n")},  # turned, where both axes are as long
         {"start": "one"},  # not from the first on
         {"start": "two"},
         {"batch_dims": 1},  # of each sample by itself
