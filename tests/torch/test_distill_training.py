@@ -106,9 +106,10 @@ class Interrupting(Told):
             yield item
 
 
-def test_what_was_interrupted_goes_on_where_it_was(teacher, shared, tmp_path):
+@pytest.mark.parametrize("optimizer", [{}, {"optimizer": "soap", "steps": 14}])  # its bases turn every ten steps
+def test_what_was_interrupted_goes_on_where_it_was(teacher, shared, tmp_path, optimizer):
     whole, resumed = damaged(teacher), damaged(teacher)
-    told = spec(checkpoint_minutes=1e-9)
+    told = spec(checkpoint_minutes=1e-9, **optimizer)
     expected = losses(features.apply(whole, told, context(teacher, shared)))
     with pytest.raises(Killed):
         features.apply(resumed, told, context(teacher, shared, work=tmp_path / "work", progress=Interrupting(4)))
@@ -344,7 +345,7 @@ own = folder / f"model-{{os.environ.get('RANK', 0)}}"  # or one process reads wh
 own.mkdir(exist_ok=True)
 teacher = tiny_towers.encoder(own)
 weights = features.Weights(affinity=0.5, contrastive=0.1, hidden=0.0)
-told = spec(steps={steps}, checkpoint_minutes={minutes}, losses=weights)
+told = spec(steps={steps}, checkpoint_minutes={minutes}, losses=weights, optimizer={optimizer!r})
 given = context(teacher, folder / "cache", work=folder / "work", resume={resume})
 report = features.apply(damaged(teacher), told, given)
 from accelerate import PartialState
@@ -356,18 +357,20 @@ if PartialState().is_main_process:
 def script(tmp_path, **told):
     paths = [str(HERE.parent), str(HERE.parents[1])]
     defaults = {"paths": paths, "folder": str(tmp_path), "steps": 6, "minutes": 5.0, "resume": False, "out": "one"}
+    defaults["optimizer"] = "adamw"
     made = tmp_path / f"{told.get('out', 'one')}.py"
     made.write_text(SCRIPT.format(**{**defaults, **told}))
     return str(made)
 
 
 @pytest.mark.slow
-def test_two_processes_are_one(tmp_path):
+@pytest.mark.parametrize("optimizer", [{}, {"optimizer": "soap", "steps": 14}])
+def test_two_processes_are_one(tmp_path, optimizer):
     import json
 
-    one = script(tmp_path, out="one")
+    one = script(tmp_path, out="one", **optimizer)
     subprocess.run([sys.executable, one], check=True, timeout=200)
-    two = script(tmp_path, out="two")
+    two = script(tmp_path, out="two", **optimizer)
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", two]
     subprocess.run(launch, check=True, timeout=200)
     (count, *found), (alone, *expected) = (json.loads((tmp_path / name).read_text()) for name in ("two", "one"))

@@ -11,6 +11,7 @@ from compress.recipe.steps import StepSpec
 
 Weight = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+Optimizers = Literal["adamw", "soap"]
 Where = Literal["auto", "child", "device", "sharded"]
 
 
@@ -42,7 +43,10 @@ class Training(StepSpec):
         "inherited", description="inherited: from the weights that are there; random: from new ones of the same shapes"
     )
     batch: PositiveInt = Field(64, description="samples of a step, over all processes")
-    rate: PositiveNumber = Field(1e-3, description="highest learning rate of AdamW")
+    optimizer: Optimizers = Field(
+        "adamw", description="adamw, or soap: Adam in the eigenbases of the gradients, for short trainings"
+    )
+    rate: PositiveNumber = Field(1e-3, description="highest learning rate")
     warmup: Share = Field(0.05, description="share of the training in which the rate rises; then it falls as a cosine")
     weight_decay: Weight = Field(0.01, description="of matrices; vectors are not decayed")
     accumulate: PositiveInt = Field(1, description="parts that a process does its share of a step in, to save memory")

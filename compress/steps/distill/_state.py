@@ -1,4 +1,4 @@
-"""Checkpoints of a training: weights, the optimizer's moments and how far it is, in one safetensors file each."""
+"""Checkpoints of a training: weights, the optimizer's state and how far it is, in one safetensors file each."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ from compress.artifact.staging import write_file
 from compress.core import digest
 from compress.core.errors import UsageError
 from compress.core.progress import Progress
+from compress.steps.distill._optimizer import put_state, state_of
 
 KEPT: Final = 2
 """Checkpoints: the newest may be the one that a killed machine damaged."""
-
-_MOMENTS: Final = ("exp_avg", "exp_avg_sq", "step")
 
 
 @dataclass
@@ -49,8 +48,7 @@ class States:
     def write(self, model: nn.Module, optimizer: Optimizer, best: Mapping[str, Tensor], position: Position) -> None:
         """Keep the state as it is now; at any moment the folder holds a whole one, if it ever held one."""
         held = {f"weight/{name}": value for name, value in model.state_dict().items()}
-        for at, state in _moments(optimizer).items():
-            held |= {f"optimizer/{at}/{name}": state[name] for name in _MOMENTS if name in state}
+        held |= {f"optimizer/{name}": value for name, value in state_of(optimizer).items()}
         held |= {f"best/{name}": value for name, value in best.items()}
         tensors = {name: value.detach().to("cpu").contiguous().clone() for name, value in held.items()}
         told = {"follows": digest.of_data(dict(self.follows)), "position": json.dumps(asdict(position))}
@@ -93,24 +91,14 @@ class States:
 
 
 def restore(model: nn.Module, optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Put weights and moments where they were; returns the best weights so far."""
+    """Put weights and the optimizer's state where they were; returns the best weights so far."""
     model.load_state_dict(_below(tensors, "weight/"))
-    held: dict[int, dict[str, Tensor]] = {}
-    for name, value in _below(tensors, "optimizer/").items():
-        at, _, moment = name.partition("/")
-        held.setdefault(int(at), {})[moment] = value
-    state = optimizer.state_dict()
-    optimizer.load_state_dict({**state, "state": held})
+    put_state(optimizer, _below(tensors, "optimizer/"))
     return _below(tensors, "best/")
 
 
 def _below(tensors: Mapping[str, Tensor], start: str) -> dict[str, Tensor]:
     return {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}
-
-
-def _moments(optimizer: Optimizer) -> dict[int, dict[str, Tensor]]:
-    state: dict[int, dict[str, Tensor]] = optimizer.state_dict()["state"]
-    return {at: {name: torch.as_tensor(value) for name, value in each.items()} for at, each in state.items()}
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

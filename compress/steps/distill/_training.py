@@ -1,4 +1,4 @@
-"""The loop: batches, gradients, AdamW under a cosine, checkpoints, and a value on other data that watches."""
+"""The loop: batches, gradients, an optimizer under a cosine, checkpoints, and a value on other data that watches."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from compress.core.errors import UsageError
 from compress.data.training import TrainingBatch, TrainingSet
 from compress.steps.distill._batches import ask, parts, windows
 from compress.steps.distill._objective import Objective
+from compress.steps.distill._optimizer import optimizer_of
 from compress.steps.distill._options import EPOCHS, Training
 from compress.steps.distill._state import Position, States, restore
-from compress.steps.distill._student import groups
 from compress.steps.step import Context
 
 LOOKS: Final = 20
@@ -71,7 +71,7 @@ class Loop:
     def run(self) -> Position:
         """Train. Raises UsageError where the loss is no number any more; the last checkpoint stays."""
         student, spec = self.work.student, self.work.spec
-        self._plain = torch.optim.AdamW(groups(student, spec.weight_decay), lr=spec.rate)
+        self._plain = optimizer_of(student, spec)
         self._resume()
         self._model, self._optimizer = self.accelerator.prepare(student, self._plain)
         self._total, self._before = self._steps(), self.position.seconds

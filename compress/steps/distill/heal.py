@@ -1,7 +1,8 @@
 """`distill.heal`: a short training towards the teacher after pruning, on the images that the pruner was shown.
 
-The same losses as `distill.features`, for fewer steps; without `data.training` the calibration data are used. Matching
-the blocks of the dense model on few unlabeled images brings most of it back.
+The same losses as `distill.features`, for fewer steps, by SOAP, which needs a third as many of them as AdamW; without
+`data.training` the calibration data are used. Matching the blocks of the dense model on few unlabeled images brings most
+of it back.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from pydantic import Field
 
 from compress.models.tower import Encoder
 from compress.recipe.fields import PositiveNumber
-from compress.steps.distill._options import Training
+from compress.steps.distill._options import Optimizers, Training
 from compress.steps.distill.features import Weights
 from compress.steps.step import Context, StepReport
 
@@ -22,7 +23,8 @@ class Spec(Training):
     """Options of `distill.heal`."""
 
     losses: Weights = Field(Weights(), description="weight of each loss")
-    rate: PositiveNumber = Field(5e-4, description="highest learning rate of AdamW")
+    optimizer: Optimizers = Field("soap", description="soap: Adam in the eigenbases of the gradients, or adamw")
+    rate: PositiveNumber = Field(2e-3, description="highest learning rate; adamw wants 1e-3 or less")
 
 
 def apply(encoder: Encoder, spec: Spec, context: Context) -> StepReport:

@@ -29,7 +29,7 @@ class Spec(Training):
     """Options of `distill.qad`."""
 
     losses: Weights = Field(Weights(), description="weight of each loss")
-    rate: PositiveNumber = Field(1e-4, description="highest learning rate of AdamW; integers move in jumps")
+    rate: PositiveNumber = Field(1e-4, description="highest learning rate; integers move in jumps")
     scales: Literal["fixed", "learned"] = Field(
         "fixed", description="learned: every block's scale is trained as well (LSQ), also where blocks shared one"
     )
