@@ -8,10 +8,10 @@ Half of all MLP neurons go, alone or with their blocks, shared out over layers b
 (`prune.auto`); then the student trains towards the whole model on renderings that are neither calibration nor release
 data. Every row has the same student, data and steps; what it differs in stands in its name: what is left was fitted to
 1,024 scenes, or to 8,192, in a split that was searched by cosines, or by the gates on development items, and trains by
-SOAP, or by AdamW. Integers train 600 steps by AdamW at a rate of their own. What was pruned is kept below --cache, as is what the teacher says: the first row of a
-kind of data pays for all. CPU minutes are those of the training, of this process and its children. Scores are of the
-release split, as shares of the reference's; the intervals are those of the paired difference in reading, by the normal
-approximation.
+SOAP, or by AdamW. Integers train 600 steps by AdamW at a rate of their own. What was pruned is kept below --cache, as is
+what the teacher says: the first row of a kind of data pays for all. CPU minutes are those of the training, of this
+process and its children. Scores are of the release split, as shares of the reference's, with 95 % by the delta method;
+the last interval is that of the paired difference in reading, by the normal approximation.
 """
 
 from __future__ import annotations
@@ -89,10 +89,25 @@ ROWS = {
 
 
 @dataclass(frozen=True)
+class Share:
+    """A student's score as a share of the reference's, and half of its 95 % interval (delta method, paired)."""
+
+    value: float
+    half: float
+
+    @classmethod
+    def of(cls, old: np.ndarray, new: np.ndarray) -> Share:
+        """Of the same items, right or wrong."""
+        value = new.mean() / old.mean()
+        spread = (new - value * old).std(ddof=1) / old.mean()
+        return cls(float(value), float(1.96 * spread / np.sqrt(len(old))))
+
+
+@dataclass(frozen=True)
 class Scored:
     """Shares of the reference's score: reading by slice, the average of all metrics; and the lost points of reading."""
 
-    slices: tuple[float, ...]
+    slices: tuple[Share, ...]
     reading: float
     others: dict[str, float]
     lost: tuple[float, float]
@@ -105,7 +120,7 @@ class Scored:
     @property
     def verdict(self) -> str:
         """Whether the goals are met."""
-        met = min(self.slices) >= GOAL_SLICE and self.average >= GOAL_ALL
+        met = min(each.value for each in self.slices) >= GOAL_SLICE and self.average >= GOAL_ALL
         return "met" if met else "missed"
 
 
@@ -154,7 +169,7 @@ def scored(reference: Path, encoder: Encoder, items: int) -> Scored:
     sizes = np.array(next(labels for labels in reading.slices.values() if set(SLICES) <= set(labels)))
     wanted = ("zero_shot.accuracy", "retrieval.image_to_text_r1", "retrieval.text_to_image_r1")
     others = {name: _share(found[name]) for name in wanted}
-    slices = tuple(float(new[sizes == each].mean() / old[sizes == each].mean()) for each in SLICES)
+    slices = tuple(Share.of(old[sizes == each], new[sizes == each]) for each in SLICES)
     return Scored(slices, float(new.mean() / old.mean()), others, _interval(old - new))
 
 
@@ -189,7 +204,8 @@ def measured(name: str, given: argparse.Namespace) -> str:
     spent = cpu_seconds() - start
     got = scored(reference, encoder, given.items)
     print(f"{name}: {told}", file=sys.stderr)
-    cells = [f"{100 * each:.1f} %" for each in (*got.slices, got.reading, got.average)]
+    cells = [f"{100 * each.value:.1f} ± {100 * each.half:.1f} %" for each in got.slices]
+    cells += [f"{100 * each:.1f} %" for each in (got.reading, got.average)]
     lost = f"{100 * got.lost[0]:+.1f} to {100 * got.lost[1]:+.1f}"
     return f"| {name} | {steps or ''} | {spent / 60:.1f} | {' | '.join(cells)} | {lost} | {got.verdict} |"
 
@@ -202,8 +218,8 @@ def head(given: argparse.Namespace) -> list[str]:
         "",
         f"pocket-clip without half of its MLP neurons, or in 4 bits with one scale a tensor; {given.samples:,} "
         f"renderings (at most 1,500 for int4) and a third as many rendered texts, {given.steps:,} steps of 64, "
-        f"{given.items:,} items of the release split. Shares are of the reference's score; the goal is 97 % of every "
-        "size and 98 % on average.",
+        f"{given.items:,} items of the release split. Shares are of the reference's score, ± 95 %; the goal is 97 % of "
+        "every size and 98 % on average.",
         "",
         f"| student | steps | CPU minutes | {' | '.join(names)} | points of reading lost, 95 % | goal |",
         f"| --- | ---: | ---: | {' | '.join(['---:'] * len(names))} | ---: | --- |",
@@ -218,7 +234,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--list", action="store_true", help="names of the rows")
     parser.add_argument("--steps", type=int, default=1100)
     parser.add_argument("--samples", type=int, default=8192)
-    parser.add_argument("--items", type=int, default=2240)
+    parser.add_argument("--items", type=int, default=8960)
     parser.add_argument("--cache", type=Path, default=Path("artifacts/cache"))
     given = parser.parse_args(arguments)
     given.cache = given.cache.resolve()
