@@ -15,8 +15,8 @@ from compress.steps.distill._student import groups
 
 def optimizer_of(student: nn.Module, spec: Training) -> Optimizer:
     """The optimizer that a step asks for, over all weights of the student that are trained."""
-    kind = {"adamw": AdamW, "soap": Soap}[spec.optimizer]
-    return kind(groups(student, spec.weight_decay), lr=spec.rate)
+    kinds: dict[str, type[AdamW | Soap]] = {"adamw": AdamW, "soap": Soap}
+    return kinds[spec.optimizer](groups(student, spec.weight_decay), lr=spec.rate)
 
 
 def state_of(optimizer: Optimizer) -> dict[str, Tensor]:

@@ -1,8 +1,8 @@
 """`distill.heal`: a short training towards the teacher after pruning, on the images that the pruner was shown.
 
-The same losses as `distill.features`, for fewer steps, by SOAP, which needs a third as many of them as AdamW; without
-`data.training` the calibration data are used. Matching the blocks of the dense model on few unlabeled images brings most
-of it back.
+The same losses as `distill.features`, for fewer steps, and by SOAP, which gets further in them than AdamW; without
+`data.training` the calibration data are used. Matching the blocks of the dense model on few unlabeled images brings
+most of it back.
 """
 
 from __future__ import annotations
