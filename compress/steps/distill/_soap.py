@@ -1,9 +1,9 @@
 """SOAP: Adam in the eigenbases of a weight's gradients (2409.11321).
 
 Adam scales each number of a weight by how large its gradients are, which helps where axes happen to be the directions
-that differ. SOAP turns a matrix so that they are: by the eigenvectors of the mean of G G^T and of G^T G, which a round
-of power iteration follows every few steps. Bases begin at the axes and follow gradients without a jump, so that processes
-that see nearly the same gradients make nearly the same steps.
+that differ. SOAP turns a matrix so that they are: by the eigenvectors of the mean of G G^T and of G^T G, which a
+round of power iteration follows every few steps. Bases begin at the axes and follow gradients without a jump, so that
+processes that see nearly the same gradients make nearly the same steps.
 """
 
 from __future__ import annotations
