@@ -56,7 +56,7 @@ LEVELS = (0.25, 0.5, 0.75, 0.875)
 GOAL_SLICE, GOAL_ALL = 0.97, 0.98
 
 
-ADAMW = {"optimizer": "adamw", "rate": 1e-3}
+ADAMW = {"optimizer": "adamw", "rate": 1e-3, "steps": 1400}
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ class Row:
 
     options: dict[str, Any] = field(default_factory=dict)
     use: str | None = None
+    kind: str | None = None
     before: str = "pruned"
     trained: bool = True
 
@@ -72,14 +73,20 @@ class Row:
 ROWS = {
     "pruned": Row(trained=False),
     "healed": Row(),
+    "healed, reading scenes alone": Row(kind="reading"),
     "from random weights": Row({"start": "random"}),
     "images only": Row(use="images"),
     "captions only": Row(use="captions"),
     "pruned, fitted to 8,192 scenes": Row(before="fitted", trained=False),
-    "healed, AdamW, fitted to 8,192 scenes": Row(ADAMW, before="fitted"),
+    "healed, fitted to 8,192 scenes": Row(before="fitted"),
     "pruned, split by gates": Row(before="judged", trained=False),
-    "healed, AdamW, split by gates": Row({**ADAMW, "steps": 1200}, before="judged"),
-    "healed, AdamW": Row(ADAMW),
+    "healed, split by gates": Row(before="judged"),
+    "AdamW": Row(ADAMW),
+    "AdamW, from random weights": Row({**ADAMW, "start": "random"}),
+    "AdamW, images only": Row(ADAMW, use="images"),
+    "AdamW, captions only": Row(ADAMW, use="captions"),
+    "AdamW, fitted to 8,192 scenes": Row({**ADAMW, "steps": 1200}, before="fitted"),
+    "AdamW, split by gates": Row({**ADAMW, "steps": 1200}, before="judged"),
     "AdamW, features": Row({**ADAMW, "losses": {"hidden": 0}}),
     "AdamW, features + hidden + bank": Row({**ADAMW, "losses": {"bank": 1}}),
     "AdamW, features + hidden + affinity": Row({**ADAMW, "losses": {"affinity": 1}}),
@@ -193,7 +200,7 @@ def measured(name: str, given: argparse.Namespace) -> str:
     if row.trained:
         samples = min(given.samples, 1500) if row.before == "int4" else given.samples
         feeding = Feeding.model_validate({"use": row.use} if row.use else {})
-        data = DataSource(source="scenes", split="train", samples=samples, feeding=feeding)
+        data = DataSource(source="scenes", split="train", samples=samples, kind=row.kind, feeding=feeding)
         training = TrainingSet(stored(data, ()), feeding, reference, 0)
         method = qad if row.before == "int4" else heal
         options = {"steps": given.steps, **row.options}
@@ -232,7 +239,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--only", action="append", choices=ROWS, help="these rows")
     parser.add_argument("--print", action="store_true", help="leave the document as it is")
     parser.add_argument("--list", action="store_true", help="names of the rows")
-    parser.add_argument("--steps", type=int, default=1100)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--samples", type=int, default=8192)
     parser.add_argument("--items", type=int, default=8960)
     parser.add_argument("--cache", type=Path, default=Path("artifacts/cache"))
