@@ -6,7 +6,7 @@
 
 Half of all MLP neurons go, alone or with their blocks, shared out over layers by what calibration data lose
 (`prune.auto`); then the student trains towards the whole model on renderings that are neither calibration nor release
-data. Every row has the same student, data and steps; what it differs in stands in its name: what is left was fitted
+data. Every row has the same student and data; what it differs in stands in its name: what is left was fitted
 to 1,024 scenes, or to 8,192, in a split that was searched by cosines, or by the gates on development items, and
 trains by SOAP, or by AdamW. Integers train 600 steps by AdamW at a rate of their own. What was pruned is kept below
 --cache, as is what the teacher says: the first row of a kind of data pays for all. CPU minutes are those of the

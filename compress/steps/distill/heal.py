@@ -1,6 +1,6 @@
 """`distill.heal`: a short training towards the teacher after pruning, on the images that the pruner was shown.
 
-The same losses as `distill.features`, for fewer steps, and by SOAP, which gets further in them than AdamW; without
+The same losses as `distill.features`, for fewer steps, and by SOAP, whose loss falls faster than AdamW's; without
 `data.training` the calibration data are used. Matching the blocks of the dense model on few unlabeled images brings
 most of it back.
 """
