@@ -169,7 +169,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--shapes", nargs="+", choices=tuple(speed.SHAPES), default=["ViT-B/32"])
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=15, help="at batch 1; a third of them, 5 at least, for more")
     parser.add_argument("--tiny", action="store_true", help="tiny shapes, to see whether it runs; prints only")
     given = parser.parse_args(argv)
     logging.getLogger().setLevel(logging.ERROR)
@@ -194,7 +194,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 here = {variant: paths[kind] for variant, paths in files.items()}
                 for size in given.batches:
                     (feed,) = speed.batches(encoder, kind, size, tokens=77)
-                    lines.append(row(kind, size, in_turn(calls(here, feed, given.threads), given.rounds)))
+                    rounds = given.rounds if size == 1 else max(5, given.rounds // 3)
+                    lines.append(row(kind, size, in_turn(calls(here, feed, given.threads), rounds)))
                     print(lines[-1], flush=True)
             (feed,) = speed.batches(encoder, "vision", 1)
             here = {variant: paths["vision"] for variant, paths in files.items()}
