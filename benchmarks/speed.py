@@ -299,7 +299,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         plan = Plan(tuple(given.batches), pairs, repeats, warm_up=1, threads=given.threads)
         with tempfile.TemporaryDirectory() as scratch:
             folders = variants(make(), Path(scratch))
-            heading = f"{name}\n\nMedians of {pairs} rounds of {repeats}."
+            heading = f"{name}\n\nMedians of {pairs} rounds of {repeats} calls, or of as many as take 20 ms."
             made[name] = tables(heading, folders, measure(folders, plan))
         print(made[name], flush=True)
         if document is not None:

@@ -22,12 +22,16 @@ WORKER = "compress.bench.worker"
 class Plan:
     """What is timed: batch sizes, pairs per tower and batch, calls per pair (their median counts), warm-up calls.
 
+    A pair takes `repeats` calls of each side, and more where they would take less than `milliseconds`: a call that is
+    no longer than what the system does in between says little.
+
     `threads` is the same for both sides; 0 means as many as there are cores.
     """
 
     batches: tuple[int, ...] = (1, 8)
     pairs: int = 21
     repeats: int = 3
+    milliseconds: float = 20.0
     warm_up: int = 3
     threads: int = 0
     limits: Limits = field(default_factory=Limits.of_machine)
@@ -146,7 +150,7 @@ def _memory(folder: Path, plan: Plan) -> int:
 
 
 def _asked(plan: Plan) -> Data:
-    return {name: getattr(plan, name) for name in ("batches", "pairs", "repeats", "warm_up", "threads")}
+    return {name: getattr(plan, name) for name in ("batches", "pairs", "repeats", "milliseconds", "warm_up", "threads")}
 
 
 def _row(told: Any) -> Row:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Final
 
 import onnxruntime  # noqa: F401  # loaded here, so that its own memory is not counted as a tower's
 
@@ -19,6 +20,9 @@ from compress.data.runtime import Runtime
 from compress.data.session import Encoder, Tower
 
 Call = tuple[Tower, dict[str, Any]]
+
+MOST: Final = 200
+"""Calls of a side in a pair, at most: an empty graph is timed, too."""
 
 
 def work(request: Data, channel: Channel) -> Data:
@@ -69,19 +73,23 @@ def _calls(encoder: Encoder, items: Items, batch: int) -> dict[str, Call]:
 
 def _alternate(calls: Sequence[Call], request: Data, channel: Channel) -> list[list[float]]:
     """Rounds of milliseconds, one a side: each the median of calls made in turn; who is first changes."""
-    for _ in range(request["warm_up"]):
-        for call in calls:
-            _milliseconds(call)
+    first = [_milliseconds(call) for _ in range(request["warm_up"]) for call in calls]
+    repeats = max(request["repeats"], _enough(first, request["milliseconds"]))
     rounds = []
     for at in range(request["pairs"]):
         taken: list[list[float]] = [[] for _ in calls]
-        for turn in range(request["repeats"]):
+        for turn in range(repeats):
             forwards = (at + turn) % 2 == 0
             for side in range(len(calls)) if forwards else range(len(calls) - 1, -1, -1):
                 taken[side].append(_milliseconds(calls[side]))
         rounds.append([median(each) for each in taken])
         channel.done(1)
     return rounds
+
+
+def _enough(taken: Sequence[float], wanted: float) -> int:
+    """Calls that take `wanted` milliseconds, at the median of calls that were timed before."""
+    return min(MOST, math.ceil(wanted / max(median(taken), 1e-3))) if taken else 1
 
 
 def _milliseconds(call: Call) -> float:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -344,6 +345,16 @@ def test_paired_latency(folder):
     rows, memory = latency.measure_alone(folder, replace(plan, batches=(2,)))
     assert [(row.tower, row.batch, len(row.milliseconds)) for row in rows] == [("vision", 2, 3), ("text", 2, 3)]
     assert memory >= 0
+
+
+@pytest.mark.parametrize(("took", "calls"), [(0.5, 40), (4.0, 5), (500.0, 3), (0.0, worker.MOST)])
+def test_short_calls_are_made_more_often(monkeypatch, took, calls):
+    """As many as fill the milliseconds of a pair, the fewest that were asked for, and never without end."""
+    made = []
+    monkeypatch.setattr(worker, "_milliseconds", lambda call: made.append(call) or took)
+    request = {"warm_up": 2, "repeats": 3, "milliseconds": 20.0, "pairs": 2}
+    assert worker._alternate(["old", "new"], request, SimpleNamespace(done=lambda _: None)) == [[took, took]] * 2
+    assert [made.count(side) for side in ("old", "new")] == [2 + 2 * calls] * 2
 
 
 @pytest.mark.parametrize(("provider", "memory"), [("CPUExecutionProvider", 99), ("CUDAExecutionProvider", None)])
