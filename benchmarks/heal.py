@@ -72,6 +72,7 @@ class Row:
 
 ROWS = {
     "pruned": Row(trained=False),
+    "pruned, split by scores": Row(before="scored", trained=False),
     "healed": Row(),
     "healed, reading scenes alone": Row(kind="reading"),
     "from random weights": Row({"start": "random"}),
@@ -131,8 +132,17 @@ class Scored:
         return "met" if met else "missed"
 
 
-SCENES = {"pruned": 1024, "int4": 1024, "fitted": 8192, "judged": 8192}
+SCENES = {"pruned": 1024, "int4": 1024, "fitted": 8192, "judged": 8192, "scored": 8192}
 """Calibration samples by what is done before, half of them of reading alone."""
+
+
+TEXT = 0.25
+"""How much of what the text tower loses counts where training follows, which brings most of that back."""
+
+
+def before_healing(distance: dict[str, float]) -> float:
+    """What a split is searched by that is going to be healed."""
+    return distance["vision"] + TEXT * distance["text"]
 
 
 @cache
@@ -149,11 +159,14 @@ def damaged(how: str, reference: Path, kept: Path) -> Encoder:
     if how != "int4":
         told = {"budget": {"neurons": 0.5}, "methods": ("depth", "mlp"), "unit": "layer"}
         told |= {"loss": "cosine", "levels": LEVELS}
-        if how == "judged":
+        if how in ("judged", "scored"):
             (kept / "judge").mkdir(exist_ok=True)
             judge = prune_pocket.bench(2 * prune_pocket.BATCH, JUDGED, "development", kept / "judge")
             context = replace(context, loss=judge.loss)
             told |= BY_LAYER["ours, by layer, by gates"]
+        if how == "scored":
+            context = replace(context, loss=lambda made: before_healing(judge.distance(made)))
+            told |= {"levels": tuple(eighth / 8 for eighth in range(1, 8)), "tried_on": 256}
         report = auto.apply(encoder, auto.Spec.model_validate(told), context)
         onnxruntime_cpu.export(encoder, kept / "unfinished")
         (kept / "unfinished").rename(made)

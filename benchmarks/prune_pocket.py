@@ -21,6 +21,7 @@ from compress.data.items import Request
 from compress.data.preprocess import open_preprocess
 from compress.data.session import Encoder as Opened
 from compress.evals import task as tasks
+from compress.evals.ranking import unit
 from compress.evals.task import Embeddings, Task, TaskData
 from compress.gates.decision import decide
 from compress.gates.outcomes import Outcomes, paired
@@ -96,6 +97,25 @@ class Bench:
             onnxruntime_cpu.export(made, Path(folder))
             return shortfall(self.policy.gates, self._measured(_embedded(Path(folder), self.given)))
 
+    def distance(self, made: Encoder) -> dict[str, float]:
+        """How far the scores of reading's candidates move, by the tower that is not the reference's.
+
+        Mean over sizes of the squared difference to the reference's scores, whose own variance is 1; what all
+        candidates of an image share moves no answer and is left out. An item says more so than by being right or wrong.
+        """
+        given, old = self.given["reading"], self.reference["reading"]
+        with tempfile.TemporaryDirectory() as folder:
+            onnxruntime_cpu.export(made, Path(folder))
+            new = _embedded(Path(folder), {"reading": given})["reading"]
+        sizes = np.array(given.data.slices["size"])
+        before = _scores(given, old.images, old.texts)
+
+        def moved(images: NDArray[np.float32], texts: NDArray[np.float32]) -> float:
+            squares = np.square(_scores(given, images, texts) - before).mean(axis=1)
+            return float(np.mean([squares[sizes == each].mean() for each in np.unique(sizes)]) / before.var())
+
+        return {"vision": moved(new.images, old.texts), "text": moved(old.images, new.texts)}
+
     def _measured(self, candidate: Mapping[str, Embeddings]) -> dict[str, Any]:
         return {
             f"{name}.{metric}": value
@@ -140,6 +160,18 @@ def bench(samples: int, items: int, split: str, scratch: Path) -> Bench:
     feeds = [Calibration(provenance.items(each, (), Silent()), folder).feeds() for each in halves]
     calibration = {kind: [batch for each in feeds for batch in each(kind)] for kind in encoder.towers}
     return Bench(encoder, given, policy, _embedded(folder, given), calibration)
+
+
+def _scores(given: Given, images: NDArray[np.float32], texts: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Similarities of every image to its candidates (n, c), without the mean of its row."""
+    candidates = given.data.arrays["candidates"]
+    images, texts = unit(images), unit(texts)
+    parts = [
+        np.einsum("nd,ncd->nc", images[at : at + 512], texts[candidates[at : at + 512]])
+        for at in range(0, len(candidates), 512)
+    ]
+    found = np.concatenate(parts)
+    return found - found.mean(axis=1, keepdims=True)
 
 
 def replaced(model: Any, changes: Mapping[str, Any]) -> Any:

@@ -61,21 +61,34 @@ def turn(
 def settings(
     encoder: Encoder, methods: Sequence[Method], levels: Sequence[float], free: Layers, by_layer: bool
 ) -> list[Setting]:
-    """Everything that can be tried on its own; whole blocks go by the tower even where all else goes by the layer."""
+    """Everything that can be tried on its own; whole blocks go by the tower even where all else goes by the layer.
+
+    Of levels that take the same number of blocks away the lowest is enough.
+    """
     made = []
+    blocks = set()
     for kind, method, level in product(free, methods, sorted(levels)):
-        layers = sorted(free[kind]) if by_layer and method != "depth" else [None]
-        made += [Setting(kind, method, level, layer) for layer in layers]
-    return [each for each in made if _possible(encoder, each, free)]
+        if method == "depth":
+            gone = _blocks(encoder.towers[kind], level)
+            if 0 < gone <= len(free[kind]) and (kind, gone) not in blocks:
+                blocks.add((kind, gone))
+                made.append(Setting(kind, method, level))
+            continue
+        each = [Setting(kind, method, level, layer) for layer in (sorted(free[kind]) if by_layer else [None])]
+        made += [setting for setting in each if _possible(encoder, setting, free)]
+    return made
+
+
+def _blocks(tower: Tower, level: float) -> int:
+    """How many blocks `prune.depth` takes away at a level."""
+    count = len({site.layer for site in tower.sites if site.layer is not None and site.role.startswith("mlp.")})
+    return count - max(1, round((1 - level) * count))
 
 
 def _possible(encoder: Encoder, setting: Setting, free: Layers) -> bool:
-    """Whether it takes something away at all, and leaves something, as far as numbers of blocks and heads tell."""
-    tower = encoder.towers[setting.tower]
-    if setting.method == "depth":
-        count = len({site.layer for site in tower.sites if site.layer is not None and site.role.startswith("mlp.")})
-        return 0 < count - max(1, round((1 - setting.level) * count)) <= len(free[setting.tower])
-    return bool(_include(tower, names.load("compress.steps", f"prune.{setting.method}").ROLES, _reached(setting, free)))
+    """Whether it takes something away at all, and leaves something, as far as the number of heads tells."""
+    roles = names.load("compress.steps", f"prune.{setting.method}").ROLES
+    return bool(_include(encoder.towers[setting.tower], roles, _reached(setting, free)))
 
 
 def _reached(setting: Setting, free: Layers) -> frozenset[int]:

@@ -270,6 +270,16 @@ def test_budgets_that_say_nothing(bad):
         auto.Spec(**bad)
 
 
+def test_every_number_of_blocks_is_tried_once(tmp_path):
+    """At the lowest level that takes so many; one that takes none, or more than may go, is no trial."""
+    encoder = tiny_towers.encoder(tmp_path, blocks=4)
+    free = {"vision": frozenset(range(4)), "text": frozenset({2, 3})}
+    found = _levers.settings(encoder, ("depth",), tuple(eighth / 8 for eighth in range(1, 8)), free, True)
+    levels = [(each.tower, each.level) for each in found]
+    assert levels == [("vision", 0.25), ("vision", 0.375), ("vision", 0.75), ("text", 0.25), ("text", 0.375)]
+    assert {each.layer for each in found} == {None}
+
+
 def test_rows_of_a_site_become_one():
     from compress.steps.prune._levers import _merged
     from compress.steps.step import SiteReport
