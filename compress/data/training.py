@@ -21,6 +21,7 @@ from compress.data import order, runtime
 from compress.data.making import Broken, Making, Planned, TrainingBatch
 from compress.data.order import Mixture, Share
 from compress.data.raw import WHERE, Raw, Rendering, require_some
+from compress.data.scenes.reading import SIZES
 from compress.data.stored import Stored
 from compress.data.workers import Workers
 from compress.recipe.training import Feeding, Use
@@ -29,6 +30,9 @@ __all__ = ["Share", "TrainingBatch", "TrainingSet"]
 
 _TEXTS: Final = 0x7E57
 """Keeps the rendered texts apart from scenes that are the data themselves, whose seeds are small."""
+
+_MEANING: Final = {"use", "augment", "views", "rendered", "rendered_px"}
+"""What of `feeding` decides what a key means."""
 
 _POOL: Final = 8192
 """Rendered texts beside a stream of unknown length."""
@@ -91,7 +95,7 @@ class TrainingSet:
         """Changes with everything that decides what a key means: data, augmentation, seed, preprocessing."""
         told = {
             "data": self.stored.digest,
-            "feeding": self.feeding.model_dump(mode="json", include={"use", "augment", "views", "rendered"}),
+            "feeding": self.feeding.model_dump(mode="json", include=_MEANING),
             "pool": self.pool,
             "seed": self.seed,
             "made": self._making.digest(),
@@ -157,7 +161,9 @@ class TrainingSet:
         return Planned((self.pool + at) * self.feeding.views + epoch % self.feeding.views, raw)
 
     def _rendered(self, at: int, epoch: int) -> Planned:
-        raw = Raw(f"rendered-{at}", Rendering("reading", "train", self.seed + _TEXTS, at))
+        sizes = self.feeding.rendered_px
+        index = at // len(sizes) * len(SIZES) + tuple(SIZES).index(sizes[at % len(sizes)])
+        raw = Raw(f"rendered-{at}", Rendering("reading", "train", self.seed + _TEXTS, index))
         return Planned(at * self.feeding.views + epoch % self.feeding.views, raw)
 
     def _workers_wanted(self) -> int:
