@@ -162,6 +162,19 @@ def test_rendered_text_has_its_share_of_every_batch(shelf, model, share):
     assert made.pool == {0.0: 0, 0.25: 3, 0.5: 10, 0.9: 90}[share]
 
 
+@pytest.mark.parametrize("sizes", [("6-8",), ("6-8", "19-24"), ("6-8", "9-12", "13-18", "19-24")])
+def test_rendered_text_has_the_sizes_asked_for(shelf, model, sizes):
+    """In turns, each text another one, with all its fonts, contrasts and look-alikes; all sizes are the default."""
+    made = training(shelf, model, {"rendered": 0.9, "rendered_px": sizes})
+    asked = [made._rendered(at, 0).raw.image for at in range(made.pool)]
+    scenes = [rendered.scene(each.kind, each.split, each.seed, each.index) for each in asked]
+    assert [each.slices["size"] for each in scenes] == [sizes[at % len(sizes)] for at in range(made.pool)]
+    assert len({each.index for each in asked}) == made.pool
+    assert {each.slices["condition"] for each in scenes} == {"plain", "low_contrast", "rotated"}
+    every = training(shelf, model, {"rendered": 0.9})
+    assert (made.digest == every.digest) == (len(sizes) == 4)
+
+
 def test_rendered_text_shares_no_string_with_what_is_measured(tmp_path):
     model = _model(tmp_path / "model", length=40)
     made = training("scenes", model, {"rendered": 0.5}, samples=300, kind="reading")
