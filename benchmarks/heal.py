@@ -5,8 +5,8 @@
     python benchmarks/heal.py --steps 4 --samples 64 --items 40 --only healed --print    # a look whether it runs
 
 Half of all MLP neurons go, alone or with their blocks, shared out over layers (`prune.auto`); then the student trains
-towards the whole model on renderings that are neither calibration nor release data. The first rows have one student: its
-split was searched by how far the scores of reading move on development items, and what is left was fitted to 8,192
+towards the whole model on renderings that are neither calibration nor release data. The first rows have one student: a
+split searched by how far the scores of reading move on development items, and what is left fitted to 8,192
 scenes. They train on text for the most part, most of it small. The split of the others was searched by cosines and
 fitted to 1,024 scenes, and they train on scenes of all kinds, where their names say nothing else. Integers train 600
 steps by AdamW at a rate of their own. What was pruned is kept below --cache, as is what the teacher says: the first row
