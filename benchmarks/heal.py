@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -161,14 +162,15 @@ def damaged(how: str, reference: Path, kept: Path) -> Encoder:
         told = {"budget": {"neurons": 0.5}, "methods": ("depth", "mlp"), "unit": "layer"}
         told |= {"loss": "cosine", "levels": LEVELS}
         if how in ("judged", "scored"):
-            (kept / "judge").mkdir(exist_ok=True)
-            judge = prune_pocket.bench(2 * prune_pocket.BATCH, JUDGED, "development", kept / "judge")
+            with tempfile.TemporaryDirectory() as scratch:
+                judge = prune_pocket.bench(2 * prune_pocket.BATCH, JUDGED, "development", Path(scratch))
             context = replace(context, loss=judge.loss)
             told |= BY_LAYER["ours, by layer, by gates"]
         if how == "scored":
             context = replace(context, loss=lambda made: before_healing(judge.distance(made)))
             told |= {"levels": tuple(eighth / 8 for eighth in range(1, 8)), "tried_on": 256}
         report = auto.apply(encoder, auto.Spec.model_validate(told), context)
+        shutil.rmtree(kept / "unfinished", ignore_errors=True)  # of a run that was stopped
         onnxruntime_cpu.export(encoder, kept / "unfinished")
         (kept / "unfinished").rename(made)
     else:
