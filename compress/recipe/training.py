@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from compress.recipe.fields import PositiveInt, Strict
 
@@ -27,3 +27,10 @@ class Feeding(Strict):
     views: PositiveInt = Field(1, description="Augmentations of each sample; epochs take turns with them.")
     workers: int | None = Field(None, ge=0, le=256, description="Processes that decode; 0: none but this one.")
     broken: int = Field(16, ge=0, description="Images that cannot be read before the run ends.")
+
+    @field_validator("rendered_px")
+    @classmethod
+    def _distinct(cls, sizes: tuple[Pixels, ...]) -> tuple[Pixels, ...]:
+        if len(set(sizes)) < len(sizes):
+            raise ValueError("names something twice, which would be the same texts")
+        return sizes

@@ -175,6 +175,13 @@ def test_rendered_text_has_the_sizes_asked_for(shelf, model, sizes):
     assert (made.digest == every.digest) == (len(sizes) == 4)
 
 
+@pytest.mark.parametrize("sizes", [["6-8", "6-8"], [], ["7"]])
+def test_sizes_of_rendered_text_that_are_refused(sizes):
+    with pytest.raises(ValueError, match="rendered_px"):
+        Feeding.model_validate({"rendered_px": sizes})
+    assert Feeding.model_validate({"rendered_px": ["19-24", "6-8"]}).rendered_px == ("19-24", "6-8")
+
+
 def test_rendered_text_shares_no_string_with_what_is_measured(tmp_path):
     model = _model(tmp_path / "model", length=40)
     made = training("scenes", model, {"rendered": 0.5}, samples=300, kind="reading")
