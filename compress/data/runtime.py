@@ -14,6 +14,16 @@ from compress.recipe.document import Strict
 FILE: Final = "compress/runtime.json"
 """Where it stands in an artifact."""
 
+COMPUTED: Final = "tokens_computed"
+"""The weight of a graph that says how many tokens, of the first on, are computed behind the last attention.
+
+A tower that pools its first token needs one there. Who reads patch tokens (`TowerFile.tokens`) gives it a number that
+is as large as there are tokens, and gets them all; the embeddings stay the same.
+"""
+
+CUT: Final = "up_to_the_end"
+"""Ends the names of inputs of a text tower that are cut behind the last token that is pooled."""
+
 Provider = Annotated[str, StringConstraints(pattern=r"^[A-Za-z]+ExecutionProvider$")]
 Proof = Literal["linted-only"]
 """What measuring an artifact on another runtime than its own leaves open: its file was checked by rules, not run."""

@@ -169,13 +169,17 @@ def open_session(folder: Path, name: str, asked: Session, shown: str | None = No
 
 
 def _showing(path: Path, tensor: str) -> bytes:
-    """The graph in a file with one more output; weights that lie beside the file stay there."""
+    """The graph in a file with one more output, of all tokens; weights that lie beside the file stay there."""
     import onnx
+    from onnx import numpy_helper
 
     model = onnx.load(str(path), load_external_data=False)
     if not any(tensor in node.output for node in model.graph.node):
         raise IntegrityError(f"the graph computes no {tensor!r}, which the runtime file names", path.name)
     model.graph.output.append(onnx.ValueInfoProto(name=tensor))
+    for weight in model.graph.initializer:
+        if weight.name == runtimes.COMPUTED:
+            weight.CopyFrom(numpy_helper.from_array(np.array([np.iinfo(np.int64).max]), weight.name))
     content: bytes = model.SerializeToString()
     return content
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx import helper, inliner, numpy_helper
 
 from compress.core.errors import UsageError
+from compress.data.runtime import COMPUTED, CUT
 from compress.models import reference
 from compress.models.attention_operator import spell_out
 
@@ -35,7 +36,8 @@ def array(tensor: onnx.TensorProto) -> NDArray[np.generic]:
 def clean(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy without paths, source code, stale shapes or unused weights; Gemm and Attention are written as products.
 
-    Stale value_info breaks quantizers. The exporter's metadata on the nodes are left for `strip_nodes`.
+    Tokens that a file leaves out until somebody asks for them are computed again. Stale value_info breaks quantizers.
+    The exporter's metadata on the nodes are left for `strip_nodes`.
     """
     made = onnx.ModelProto()
     made.CopyFrom(inliner.inline_local_functions(model) if model.functions else model)
@@ -44,6 +46,7 @@ def clean(model: onnx.ModelProto) -> onnx.ModelProto:
     made.graph.name = "main"
     _constants_to_initializers(made.graph)
     _gemm_to_matmul(made.graph)
+    _compute_all_tokens(made.graph)
     spell_out(made)
     for message in tuple(messages(made)):
         if isinstance(message, onnx.GraphProto):
@@ -113,6 +116,16 @@ def _constants_to_initializers(graph: onnx.GraphProto) -> None:
             nodes.append(node)
     del graph.node[:]
     graph.node.extend(nodes)
+
+
+def _compute_all_tokens(graph: onnx.GraphProto) -> None:
+    """Leave out, in place, what cuts off tokens that nobody asked for (`targets.graph.pooling`, `.ending`)."""
+    slices = [node for node in graph.node if node.op_type == "Slice"]
+    cut = {
+        node.output[0]: node.input[0] for node in slices if COMPUTED in node.input or node.output[0].endswith(f"_{CUT}")
+    }
+    for node in graph.node if cut else ():
+        node.input[:] = [cut.get(name, name) for name in node.input]
 
 
 def _gemm_to_matmul(graph: onnx.GraphProto) -> None:

@@ -14,6 +14,7 @@ from compress.targets import Counts
 from compress.targets.graph import census, folder, kernels
 from compress.targets.graph.attention import fuse_attention
 from compress.targets.graph.emitter import emit
+from compress.targets.graph.ending import cut_after_end
 from compress.targets.graph.folder import Opened, files_of, suffix
 from compress.targets.graph.fusion import fuse_products
 from compress.targets.graph.masking import lift_masked
@@ -41,8 +42,8 @@ def fused(tower: Tower) -> onnx.ModelProto:
     fuse_products(made)
     fuse_attention(made)
     lift_masked(made)
-    if tower.tokens is None:
-        pool_early(made)
+    pool_early(made, tower.tokens)
+    cut_after_end(made)
     return made
 
 

@@ -19,6 +19,8 @@ from compress.data.tokens import FULL, NoTokens, Seen, TokenReader
 from compress.evals import task as tasks
 from compress.evals.encode import How, Job, encode
 from compress.gates.outcomes import Unmeasured
+from compress.models.loading import load
+from compress.recipe.sources import NamedModel
 from compress.steps.quantize import int4_rtn
 from compress.steps.step import Context
 from compress.targets import onnxruntime_cpu
@@ -78,6 +80,25 @@ def test_the_tokens_are_those_of_the_graph_and_nothing_else_changes(tiny_encoder
     np.testing.assert_allclose(seen.grid.reshape(5, SIDE * SIDE, -1), expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(seen.embeddings, encoder.images(images(5)), rtol=1e-6, atol=1e-7)
     assert {path: path.read_bytes() for path in (tmp_path / "onnx").iterdir()} == before
+
+
+def test_tokens_that_the_file_leaves_out_are_computed_for_who_reads_them(tmp_path):
+    loaded = load(NamedModel(source="pocket-clip"), offline=True)
+    onnxruntime_cpu.export(loaded, tmp_path)
+    encoder, tower = Encoder(tmp_path), loaded.towers["vision"]
+    plain = onnx.ModelProto()
+    plain.CopyFrom(tower.graph)
+    plain.graph.output.append(onnx.ValueInfoProto(name=tower.tokens))
+    feed = encoder.image_feed(images(3))
+    (expected,) = onnxruntime.InferenceSession(plain.SerializeToString()).run([tower.tokens], feed)
+    seen = TokenReader(encoder).read(images(3))
+    assert expected.shape[1] == seen.grid.shape[1] ** 2 + 1
+    np.testing.assert_allclose(seen.grid.reshape(3, -1, expected.shape[2]), expected[:, 1:], atol=1e-5)
+    np.testing.assert_allclose(seen.embeddings, encoder.images(images(3)), atol=1e-6)
+    written = onnx.load(tmp_path / encoder.vision.file.file)
+    written.graph.output.append(onnx.ValueInfoProto(name=tower.tokens))
+    (first,) = onnxruntime.InferenceSession(written.SerializeToString()).run([tower.tokens], feed)
+    assert first.shape[1] == 1, "the file itself computes the pooled token"
 
 
 def test_weights_beside_the_file_are_found(exported):

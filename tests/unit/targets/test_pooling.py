@@ -1,4 +1,7 @@
-"""Of the last block only what the pooled token needs: the same embeddings, and one token behind the last attention."""
+"""Of the last block only what the pooled token needs: the same embeddings, and one token behind the last attention.
+
+Vision towers compute all of their tokens again where somebody asks for them.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from compress.data.runtime import COMPUTED
 from compress.models.external_data import save
+from compress.models.graph import clean
 from compress.models.loading import load
 from compress.models.shape_inference import Shapes
+from compress.models.sites import by_topology, tokens_by_topology
 from compress.models.tower import copied
 from compress.recipe.sources import NamedModel
 from compress.steps.quantize import int4_rtn, int8_static
@@ -22,7 +28,13 @@ from compress.targets.graph.padding import read_padding_whole
 from compress.targets.graph.pooling import pool_early
 from compress.targets.graph.session import open_session, run
 
-END, LENGTH = 2, 24
+END, LENGTH = 3, 24
+EVERY = np.array([np.iinfo(np.int64).max])
+METHODS = pytest.mark.parametrize(
+    ("method", "options", "near"),
+    [(None, {}, 1e-6), (int8_static, {"float_above": None}, 1e-6), (int4_rtn, {"block": 32}, 1e-5)],
+    ids=["float", "int8", "int4"],
+)
 
 
 @pytest.fixture(scope="module")
@@ -39,31 +51,36 @@ def texts(rows, seed=0):
     return {"input_ids": ids, "attention_mask": mask}
 
 
-def treated(encoder, method, options):
-    made = copied(encoder, ("text",))
+def images(rows, seed=0):
+    return {"pixel_values": np.random.default_rng(seed).normal(size=(rows, 3, 64, 64)).astype(np.float32)}
+
+
+MADE = {"text": texts, "vision": images}
+
+
+def treated(encoder, method, options, kind="text"):
+    made = copied(encoder, (kind,))
     if method is not None:
-        spec = method.Spec.model_validate({"towers": ("text",), **options})
-        method.apply(made, spec, Context(lambda _: iter([texts(8, seed=1)])))
-    return made.towers["text"]
+        spec = method.Spec.model_validate({"towers": (kind,), **options})
+        method.apply(made, spec, Context(lambda _: iter([MADE[kind](8, seed=1)])))
+    return made.towers[kind]
 
 
-def both(tower):
+def both(tower, fuse=False):
     """The graph as it is written without this and with it."""
     plain = emit(tower)
     fuse_products(plain)
+    if fuse:
+        fuse_attention(plain)
     lift_masked(plain)
     moved = onnx.ModelProto()
     moved.CopyFrom(plain)
-    pool_early(moved)
+    pool_early(moved, tower.tokens)
     onnx.checker.check_model(moved, full_check=True)
     return plain, moved
 
 
-@pytest.mark.parametrize(
-    ("method", "options", "near"),
-    [(None, {}, 1e-6), (int8_static, {"float_above": None}, 1e-6), (int4_rtn, {"block": 32}, 1e-5)],
-    ids=["float", "int8", "int4"],
-)
+@METHODS
 @pytest.mark.parametrize("rows", [1, 7])
 def test_embeddings_are_the_same(encoder, method, options, near, rows):
     tower = treated(encoder, method, options)
@@ -89,6 +106,85 @@ def test_the_last_block_computes_one_token(encoder, tmp_path):
     tokens = {place: value.shape[1] for place, value in zip(at, made, strict=True)}
     assert {count for (layer, _), count in tokens.items() if layer == last} == {1}
     assert {count for (layer, _), count in tokens.items() if layer != last} == {LENGTH}
+
+
+@METHODS
+@pytest.mark.parametrize("fuse", [False, True], ids=["products", "operator"])
+def test_a_vision_tower_computes_its_first_token_and_the_others_when_they_are_asked_for(
+    encoder, method, options, near, fuse
+):
+    tower = treated(encoder, method, options, "vision")
+    plain, moved = both(tower, fuse)
+    feed, names = images(5), [tower.output, tower.tokens]
+    before, tokens = run(open_session(shown(plain, tower.tokens)), names, feed)
+    after, first = run(open_session(shown(moved, tower.tokens)), names, feed)
+    np.testing.assert_allclose(after, before, atol=near)
+    np.testing.assert_allclose(first, tokens[:, :1], atol=10 * near)
+    (number,) = (each for each in moved.graph.initializer if each.name == COMPUTED)
+    number.CopyFrom(numpy_helper.from_array(EVERY, COMPUTED))
+    after, every = run(open_session(shown(moved, tower.tokens)), names, feed)
+    np.testing.assert_allclose(after, before, atol=near)
+    np.testing.assert_allclose(every, tokens, atol=10 * near)
+    assert every.shape[1] > 1
+    assert [node.name for node in moved.graph.node if node.op_type == "Gather"][-1:] == [
+        node.name for node in plain.graph.node if node.op_type == "Gather"
+    ][-1:]
+
+
+def shown(model, name):
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    made.graph.output.append(onnx.ValueInfoProto(name=name))
+    return made
+
+
+@pytest.mark.parametrize("fuse", [False, True], ids=["products", "operator"])
+def test_a_vision_tower_that_is_read_again_computes_all_tokens(encoder, fuse):
+    tower = treated(encoder, None, {}, "vision")
+    _, moved = both(tower, fuse)
+    again = clean(moved)
+    assert COMPUTED not in {each.name for each in again.graph.initializer}
+    sites = by_topology(again)
+    assert {site.role for site in sites} >= {"attn.qkv", "attn.out", "mlp.fc1", "mlp.fc2"}
+    assert tokens_by_topology(again, sites) == tower.tokens
+    feed = images(3)
+    (tokens,) = run(open_session(shown(tower.graph, tower.tokens)), [tower.tokens], feed)
+    (every,) = run(open_session(shown(again, tower.tokens)), [tower.tokens], feed)
+    np.testing.assert_allclose(every, tokens, atol=1e-5)
+
+
+def test_a_vision_tower_stays_as_it_is_where_tokens_have_another_reader(encoder):
+    tower = treated(encoder, None, {}, "vision")
+
+    def moves(change, tokens=tower.tokens):
+        plain = emit(tower)
+        change(plain.graph)
+        made = onnx.ModelProto()
+        made.CopyFrom(plain)
+        pool_early(made, tokens)
+        return made != plain
+
+    def mean(graph):  # of all patches, beside the first token
+        mean = helper.make_node("ReduceMean", [tower.tokens], ["mean"], name="mean")
+        graph.node.append(mean)
+        graph.output.append(helper.make_tensor_value_info("mean", TensorProto.FLOAT, None))
+
+    def second(graph):  # another token than the first
+        pooled = [node for node in graph.node if node.op_type == "Gather"][-1]
+        graph.initializer.append(numpy_helper.from_array(np.array(1, np.int64), "second"))
+        pooled.input[1] = "second"
+
+    def taken(graph):  # the name that readers look for
+        graph.initializer.append(numpy_helper.from_array(np.array(1, np.int64), COMPUTED))
+        graph.node.append(helper.make_node("Identity", [COMPUTED], ["taken"], name="taken"))
+        graph.output.append(helper.make_tensor_value_info("taken", TensorProto.INT64, []))
+
+    assert moves(lambda _: None)
+    assert moves(lambda _: None, tokens=None)
+    assert not moves(mean)
+    assert not moves(second)
+    assert not moves(taken)
+    assert not moves(lambda _: None, tokens="elsewhere")
 
 
 def test_the_query_of_an_attention_is_computed_for_one_token(encoder):
