@@ -12,6 +12,7 @@ from compress.models.tower import Encoder, Tower
 from compress.models.treatment import StaticInt8
 from compress.targets import Counts
 from compress.targets.graph import census, folder, kernels
+from compress.targets.graph.activation import fold_factors
 from compress.targets.graph.attention import fuse_attention
 from compress.targets.graph.emitter import emit
 from compress.targets.graph.ending import cut_after_end
@@ -40,6 +41,7 @@ def fused(tower: Tower) -> onnx.ModelProto:
     made = emit(tower)
     read_padding_whole(made)
     fuse_products(made)
+    fold_factors(made)
     fuse_attention(made)
     lift_masked(made)
     pool_early(made, tower.tokens)
