@@ -78,14 +78,17 @@ class Shape:
         """What CLIPConfig takes."""
         told = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
         vision = {**dict(zip(told, self.vision, strict=True)), "patch_size": self.patch}
+        text = {**dict(zip(told, self.text, strict=True)), **SPECIAL}
         return {
             "vision_config": {**vision, "projection_dim": self.projection},
-            "text_config": {**dict(zip(told, self.text, strict=True)), "projection_dim": self.projection},
+            "text_config": {**text, "projection_dim": self.projection},
             "projection_dim": self.projection,
         }
 
 
 POCKET = "pocket-clip"
+SPECIAL = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
+"""Ids that texts of bytes are between (`runtime.PlainText`)."""
 TEXT = (512, 2048, 12, 8)
 SHAPES: Mapping[str, Shape] = {
     "ViT-B/32": Shape((768, 3072, 12, 12), TEXT, 32, 512, (7, 3)),
@@ -107,8 +110,9 @@ def shaped(shape: Shape, tiny: bool) -> Encoder:
     config = CLIPConfig(**shape.config())
     if tiny:
         small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
-        ids = {"vocab_size": 300, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 3}
-        config = CLIPConfig(text_config={**small, **ids}, vision_config={**small, "image_size": 64})
+        config = CLIPConfig(
+            text_config={**small, **SPECIAL, "vocab_size": 300}, vision_config={**small, "image_size": 64}
+        )
     model = CLIPModel(config).eval()
     towers, difference = export_towers(model, FAMILY, normalize=True)
     side, length = config.vision_config.image_size, config.text_config.max_position_embeddings
@@ -154,7 +158,7 @@ def noise(encoder: Encoder, kind: str) -> Iterator[dict[str, NDArray[np.generic]
 
 
 def batches(encoder: Encoder, kind: str, size: int, tokens: int = 12) -> list[dict[str, NDArray[np.generic]]]:
-    """One batch of random inputs of a tower."""
+    """One batch of random inputs of a tower; texts end at their last token."""
     rng = np.random.default_rng(0)
     tower = encoder.towers[kind]
     if kind == "vision":
@@ -162,6 +166,7 @@ def batches(encoder: Encoder, kind: str, size: int, tokens: int = 12) -> list[di
         channels, height, width = (each.dim_value for each in value.type.tensor_type.shape.dim[1:])
         return [{tower.inputs[0]: rng.normal(size=(size, channels, height, width)).astype(np.float32)}]
     ids = rng.integers(4, 100, (size, tokens))
+    ids[:, -1] = SPECIAL["eos_token_id"]
     return [dict(zip(tower.inputs, (ids, np.ones_like(ids)), strict=True))]
 
 
@@ -198,11 +203,13 @@ def towers_of(folder: Path) -> dict[str, Path]:
 
 
 def measure(folders: Mapping[str, Path], plan: Plan) -> list[Measured]:
-    """All variants in turn."""
-    rows = in_turn(list(folders.values()), plan)
+    """All variants in turn: images and captions, then texts of as many tokens as there is room for."""
+    long = replace(plan, long=True, towers=("text",))
+    told = [(row["tower"], row) for row in in_turn(list(folders.values()), plan)]
+    told += [("text, long", row) for row in in_turn(list(folders.values()), long)]
     return [
-        Measured(row["tower"], row["batch"], dict(zip(folders, zip(*row["times"], strict=True), strict=True)))
-        for row in rows
+        Measured(name, row["batch"], dict(zip(folders, zip(*row["times"], strict=True), strict=True)))
+        for name, row in told
     ]
 
 
@@ -244,12 +251,14 @@ def described(batches: Sequence[int], threads: int) -> str:
         f"`python benchmarks/speed.py {asked}` on {told['cpu']}, {threads or len(os.sched_getaffinity(0))} threads of "
         f"{os.cpu_count()} cores, {told['platform']}, Python {told['python']}, {packages}.\n\n"
         "Times are of the session alone, medians of rounds; ratios are paired by round, with the lowest and the "
-        "highest. Below 1 is faster than float. ViT shapes have random weights and their text tower always takes 77 "
-        "tokens; pocket-clip takes texts as they are. int8_static takes the patch embedding with the products; it and "
-        "int4_rtn leave embedding tables in float, as their defaults do; quantize_dynamic rounds them as well. "
-        "quantize_dynamic and quantize_static start from what torch exports (`exported`, in float); float is the same "
-        "graph as written for this target, with attention as one operator. Threads of a session rest between its runs, "
-        "as those of the others are at work then."
+        "highest. Below 1 is faster than float. ViT shapes have random weights. Texts are captions of 11 to 40 bytes, "
+        "a token each, which are filled up to 77 tokens for ViT shapes, as CLIP's own tokenizer does, and not at all "
+        "for pocket-clip; long texts are as many tokens as there is room for, each of which counts. int8_static takes "
+        "the patch embedding with the products; it and int4_rtn leave embedding tables in float, as their defaults do; "
+        "quantize_dynamic rounds them as well. quantize_dynamic and quantize_static start from what torch exports "
+        "(`exported`, in float); float is the same graph as written for this target: attention is one operator, the "
+        "last block computes the pooled token, and texts are cut where the longest ends. Threads of a session rest "
+        "between its runs, as those of the others are at work then."
     )
 
 

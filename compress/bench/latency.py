@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Final
 
 from compress.core.progress import Progress, Silent
 from compress.core.score import Score
@@ -16,6 +16,7 @@ from compress.data.child import Data, Limits
 from compress.data.session import bounded
 
 WORKER = "compress.bench.worker"
+_ASKED: Final = ("batches", "pairs", "repeats", "milliseconds", "warm_up", "threads", "long", "towers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,8 @@ class Plan:
     A pair takes `repeats` calls of each side, and more where they would take less than `milliseconds`: a call that is
     no longer than what the system does in between says little.
 
-    `threads` is the same for both sides; 0 means as many as there are cores.
+    `threads` is the same for both sides; 0 means as many as there are cores. Texts are captions, or, where they are
+    to be `long`, as many tokens as a tower takes. `towers` names those that are timed.
     """
 
     batches: tuple[int, ...] = (1, 8)
@@ -34,6 +36,8 @@ class Plan:
     milliseconds: float = 20.0
     warm_up: int = 3
     threads: int = 0
+    long: bool = False
+    towers: tuple[str, ...] = ("vision", "text")
     limits: Limits = field(default_factory=Limits.of_machine)
     progress: Progress = field(default_factory=Silent)
 
@@ -150,7 +154,7 @@ def _memory(folder: Path, plan: Plan) -> int:
 
 
 def _asked(plan: Plan) -> Data:
-    return {name: getattr(plan, name) for name in ("batches", "pairs", "repeats", "milliseconds", "warm_up", "threads")}
+    return {name: getattr(plan, name) for name in _ASKED}
 
 
 def _row(told: Any) -> Row:

@@ -24,6 +24,9 @@ Call = tuple[Tower, dict[str, Any]]
 MOST: Final = 200
 """Calls of a side in a pair, at most: an empty graph is timed, too."""
 
+LONG: Final = 50
+"""Times that a caption is repeated to be longer than any tower takes."""
+
 
 def work(request: Data, channel: Channel) -> Data:
     """Time `folders` in turn, or tell the memory of one (`folder`)."""
@@ -34,17 +37,17 @@ def work(request: Data, channel: Channel) -> Data:
 def _memory(request: Data, items: Items) -> Data:
     before = child.restart_peak()
     encoder = _encoder(request["folder"], request["threads"])
-    for tower, feed in _calls(encoder, items, max(request["batches"])).values():
+    for tower, feed in _calls(encoder, items, max(request["batches"]), request).values():
         tower.encode(feed)
     return {"bytes": child.peak_memory() - before}
 
 
 def _rounds(request: Data, items: Items, channel: Channel) -> Data:
     encoders = [_encoder(folder, request["threads"]) for folder in request["folders"]]
-    channel.expect(len(request["batches"]) * len(_calls(encoders[0], items, 1)) * request["pairs"])
+    channel.expect(len(request["batches"]) * len(_calls(encoders[0], items, 1, request)) * request["pairs"])
     rows = []
     for batch in request["batches"]:
-        calls = [_calls(encoder, items, batch) for encoder in encoders]
+        calls = [_calls(encoder, items, batch, request) for encoder in encoders]
         for tower in calls[0]:
             times = _alternate([each[tower] for each in calls], request, channel)
             rows.append({"tower": tower, "batch": batch, "times": times})
@@ -61,13 +64,14 @@ def _encoder(folder: str, threads: int) -> Encoder:
     return Encoder(Path(folder), asked.model_copy(update={"session": session}), resting=True)
 
 
-def _calls(encoder: Encoder, items: Items, batch: int) -> dict[str, Call]:
+def _calls(encoder: Encoder, items: Items, batch: int, request: Data) -> dict[str, Call]:
     """What is timed, per tower: the session alone, on inputs made beforehand."""
     made: dict[str, Call] = {}
-    if encoder.vision is not None:
+    if encoder.vision is not None and "vision" in request["towers"]:
         made["vision"] = encoder.vision, encoder.image_feed([items.images[at] for at in range(batch)])
-    if encoder.text is not None:
-        made["text"] = encoder.text, encoder.text_feed([captions[0] for captions in items.captions[:batch]])
+    if encoder.text is not None and "text" in request["towers"]:
+        times = LONG if request["long"] else 1
+        made["text"] = encoder.text, encoder.text_feed([" ".join(told[:1] * times) for told in items.captions[:batch]])
     return made
 
 

@@ -347,6 +347,20 @@ def test_paired_latency(folder):
     assert memory >= 0
 
 
+def test_long_texts_are_as_long_as_the_tower_takes(folder):
+    items = SimpleNamespace(images=[Image.new("RGB", (SIDE, SIDE))] * 3, captions=(("ab", "other"), ("cat",), ("d",)))
+    encoder = worker._encoder(str(folder), 1)
+    asked = {"long": False, "towers": ("vision", "text")}
+    usual, long = (worker._calls(encoder, items, 3, {**asked, "long": long}) for long in (False, True))
+    assert usual.keys() == long.keys() == {"vision", "text"}
+    few, full = (np.count_nonzero(made["text"][1][encoder.text.file.input], axis=1) for made in (usual, long))
+    assert few.tolist() == [4, 5, 3]  # two bytes and what stands before and behind them
+    assert full.tolist() == [LENGTH] * 3
+    assert worker._calls(encoder, items, 3, {**asked, "towers": ("text",)}).keys() == {"text"}
+    plan = latency.Plan(batches=(2,), pairs=2, repeats=1, warm_up=1, threads=1, limits=LIMITS, towers=("vision",))
+    assert [row["tower"] for row in latency.in_turn([folder], plan)] == ["vision"]
+
+
 @pytest.mark.parametrize(("took", "calls"), [(0.5, 40), (4.0, 5), (500.0, 3), (0.0, worker.MOST)])
 def test_short_calls_are_made_more_often(monkeypatch, took, calls):
     """As many as fill the milliseconds of a pair, the fewest that were asked for, and never without end."""
