@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -70,9 +71,18 @@ def _calls(encoder: Encoder, items: Items, batch: int, request: Data) -> dict[st
     if encoder.vision is not None and "vision" in request["towers"]:
         made["vision"] = encoder.vision, encoder.image_feed([items.images[at] for at in range(batch)])
     if encoder.text is not None and "text" in request["towers"]:
-        times = LONG if request["long"] else 1
-        made["text"] = encoder.text, encoder.text_feed([" ".join(told[:1] * times) for told in items.captions[:batch]])
+        texts = [captions[0] for captions in items.captions[:batch]]
+        if request["long"]:
+            texts = [_filling(encoder, text) for text in texts]
+        made["text"] = encoder.text, encoder.text_feed(texts)
     return made
+
+
+def _filling(encoder: Encoder, text: str) -> str:
+    """As much of a text, said over and over, as it takes to fill the tower: a longer one might be cut before its end."""
+    long = " ".join([text] * LONG)
+    (full,) = encoder.token_counts([long])
+    return long[: bisect_left(range(len(long)), full, key=lambda size: int(encoder.token_counts([long[:size]])[0]))]
 
 
 def _alternate(calls: Sequence[Call], request: Data, channel: Channel) -> list[list[float]]:

@@ -76,6 +76,12 @@ class Encoder:
             feed[text.file.eos] = last_token(mask)
         return text.cast(feed)
 
+    def token_counts(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """How many tokens texts have (n,), those before and behind them included and padding not."""
+        text = _there(self.text)
+        counts: NDArray[np.int64] = self._preprocess.texts(texts, text.fixed(text.file.input, axis=1))[1].sum(axis=1)
+        return counts
+
 
 def _there(tower: Tower | None) -> Tower:
     if tower is None:

@@ -356,6 +356,7 @@ def test_long_texts_are_as_long_as_the_tower_takes(folder):
     few, full = (np.count_nonzero(made["text"][1][encoder.text.file.input], axis=1) for made in (usual, long))
     assert few.tolist() == [4, 5, 3]  # two bytes and what stands before and behind them
     assert full.tolist() == [LENGTH] * 3
+    assert long["text"][1][encoder.text.file.input][:, -1].tolist() == [3] * 3, "and end where they are full"
     assert worker._calls(encoder, items, 3, {**asked, "towers": ("text",)}).keys() == {"text"}
     plan = latency.Plan(batches=(2,), pairs=2, repeats=1, warm_up=1, threads=1, limits=LIMITS, towers=("vision",))
     assert [row["tower"] for row in latency.in_turn([folder], plan)] == ["vision"]
