@@ -79,7 +79,7 @@ def _calls(encoder: Encoder, items: Items, batch: int, request: Data) -> dict[st
 
 
 def _filling(encoder: Encoder, text: str) -> str:
-    """As much of a text, said over and over, as it takes to fill the tower: a longer one might be cut before its end."""
+    """As much of a text, said over and over, as fills the tower: a longer one might be cut before its end."""
     long = " ".join([text] * LONG)
     (full,) = encoder.token_counts([long])
     return long[: bisect_left(range(len(long)), full, key=lambda size: int(encoder.token_counts([long[:size]])[0]))]
