@@ -1,6 +1,8 @@
 """Patch tokens out of the exported bytes: the right tensor, the same computation, or the reason why there are none."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -25,6 +27,7 @@ from compress.steps.quantize import int4_rtn
 from compress.steps.step import Context
 from compress.targets import onnxruntime_cpu
 
+PAGE = Path(__file__).parents[2] / "docs" / "drop-in.md"
 SIDE = tiny_towers.SIDE // tiny_towers.PATCH
 
 
@@ -99,6 +102,21 @@ def test_tokens_that_the_file_leaves_out_are_computed_for_who_reads_them(tmp_pat
     written.graph.output.append(onnx.ValueInfoProto(name=tower.tokens))
     (first,) = onnxruntime.InferenceSession(written.SerializeToString()).run([tower.tokens], feed)
     assert first.shape[1] == 1, "the file itself computes the pooled token"
+
+
+def test_the_page_says_how_to_read_them(tmp_path, monkeypatch):
+    loaded = load(NamedModel(source="pocket-clip"), offline=True)
+    folder = tmp_path / "artifacts" / "released" / "int4_clip"
+    folder.mkdir(parents=True)
+    onnxruntime_cpu.export(loaded, folder)
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    encoder = Encoder(folder)
+    told = {"pixels": encoder.image_feed(images(2))[encoder.vision.file.input]}
+    exec(code, told)
+    seen = TokenReader(encoder).read(images(2))
+    np.testing.assert_allclose(told["tokens"][:, 1:].reshape(seen.grid.shape), seen.grid, atol=1e-6)
+    np.testing.assert_allclose(told["embeddings"], seen.embeddings, atol=1e-6)
 
 
 def test_weights_beside_the_file_are_found(exported):
