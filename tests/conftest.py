@@ -20,6 +20,15 @@ def real_data():
     return DATA
 
 
+@pytest.fixture(scope="session")
+def pocket_clip():
+    """The embedded model, exported once for all tests of a process: who changes it takes a copy."""
+    from compress.models.loading import load
+    from compress.recipe.sources import NamedModel
+
+    return load(NamedModel(source="pocket-clip"), offline=True)
+
+
 @pytest.fixture
 def tiny_encoder(tmp_path):
     """A hand-made dual encoder, read from ONNX files as any other."""

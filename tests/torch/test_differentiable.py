@@ -10,10 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 from compress.core.errors import UsageError
 from compress.models.differentiable import DifferentiableTower, trainable, write_back
 from compress.models.graph import array, initializers
-from compress.models.loading import load
 from compress.models.onnx_towers import load_onnx
 from compress.models.operators import OPERATORS
-from compress.recipe.sources import NamedModel
 from compress.targets.graph.session import open_session
 
 
@@ -56,9 +54,8 @@ def pocket_feeds(kind):
 
 
 @pytest.mark.parametrize("kind", ["vision", "text"])
-def test_the_embedded_model(kind):
-    tower = load(NamedModel(source="pocket-clip"), offline=True).towers[kind]
-    agree(tower, pocket_feeds(kind))
+def test_the_embedded_model(pocket_clip, kind):
+    agree(pocket_clip.towers[kind], pocket_feeds(kind))
 
 
 @pytest.mark.parametrize("kind", ["vision", "text"])

@@ -21,8 +21,6 @@ from compress.data.tokens import FULL, NoTokens, Seen, TokenReader
 from compress.evals import task as tasks
 from compress.evals.encode import How, Job, encode
 from compress.gates.outcomes import Unmeasured
-from compress.models.loading import load
-from compress.recipe.sources import NamedModel
 from compress.steps.quantize import int4_rtn
 from compress.steps.step import Context
 from compress.targets import onnxruntime_cpu
@@ -85,10 +83,9 @@ def test_the_tokens_are_those_of_the_graph_and_nothing_else_changes(tiny_encoder
     assert {path: path.read_bytes() for path in (tmp_path / "onnx").iterdir()} == before
 
 
-def test_tokens_that_the_file_leaves_out_are_computed_for_who_reads_them(tmp_path):
-    loaded = load(NamedModel(source="pocket-clip"), offline=True)
-    onnxruntime_cpu.export(loaded, tmp_path)
-    encoder, tower = Encoder(tmp_path), loaded.towers["vision"]
+def test_tokens_that_the_file_leaves_out_are_computed_for_who_reads_them(pocket_clip, tmp_path):
+    onnxruntime_cpu.export(pocket_clip, tmp_path)
+    encoder, tower = Encoder(tmp_path), pocket_clip.towers["vision"]
     plain = onnx.ModelProto()
     plain.CopyFrom(tower.graph)
     plain.graph.output.append(onnx.ValueInfoProto(name=tower.tokens))
@@ -104,11 +101,10 @@ def test_tokens_that_the_file_leaves_out_are_computed_for_who_reads_them(tmp_pat
     assert first.shape[1] == 1, "the file itself computes the pooled token"
 
 
-def test_the_page_says_how_to_read_them(tmp_path, monkeypatch):
-    loaded = load(NamedModel(source="pocket-clip"), offline=True)
+def test_the_page_says_how_to_read_them(pocket_clip, tmp_path, monkeypatch):
     folder = tmp_path / "artifacts" / "released" / "int4_clip"
     folder.mkdir(parents=True)
-    onnxruntime_cpu.export(loaded, folder)
+    onnxruntime_cpu.export(pocket_clip, folder)
     monkeypatch.chdir(tmp_path)
     (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     encoder = Encoder(folder)

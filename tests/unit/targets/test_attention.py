@@ -10,10 +10,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from compress.models.external_data import save
-from compress.models.loading import load
 from compress.models.onnx_towers import load_onnx
 from compress.models.tower import copied
-from compress.recipe.sources import NamedModel
 from compress.steps.quantize import int4_rtn, int8_static
 from compress.steps.step import Context
 from compress.targets.graph.attention import fuse_attention
@@ -26,11 +24,6 @@ from compress.targets.onnxruntime_cpu import fused
 HEADS, WIDTH, TOKENS = 2, 8, 6
 LOWEST = float(np.finfo(np.float32).min)
 CAUSAL = np.triu(np.full((1, 1, TOKENS, TOKENS), LOWEST, np.float32), 1)
-
-
-@pytest.fixture(scope="module")
-def encoder():
-    return load(NamedModel(source="pocket-clip"), offline=True)
 
 
 def inputs(tower, rows=5):
@@ -54,8 +47,8 @@ def operators(model):
     [(None, {}), (int8_static, {"float_above": None}), (int4_rtn, {"block": 32})],
     ids=["float", "int8", "int4"],
 )
-def test_embeddings_are_the_same(encoder, kind, method, options):
-    made = copied(encoder, (kind,))
+def test_embeddings_are_the_same(pocket_clip, kind, method, options):
+    made = copied(pocket_clip, (kind,))
     if method is not None:
         spec = method.Spec.model_validate({"towers": (kind,), **options})
         method.apply(made, spec, Context(lambda each: iter([inputs(made.towers[each])])))
@@ -73,8 +66,8 @@ def test_embeddings_are_the_same(encoder, kind, method, options):
 
 
 @pytest.mark.parametrize("kind", ["vision", "text"])
-def test_a_file_is_read_as_it_was_and_written_the_same(encoder, kind, tmp_path):
-    tower = encoder.towers[kind]
+def test_a_file_is_read_as_it_was_and_written_the_same(pocket_clip, kind, tmp_path):
+    tower = pocket_clip.towers[kind]
     first = fused(tower)
     save(first, tmp_path / "first.onnx")
     again = load_onnx({kind: tmp_path / "first.onnx"}, {}).towers[kind]

@@ -34,10 +34,10 @@ METHODS = pytest.mark.parametrize(
 
 @pytest.fixture(scope="module", params=["pocket-clip", "transformers"])
 def encoder(request, tmp_path_factory):
-    source = request.param
-    if source == "transformers":
-        source = str(tiny_clip.save(tmp_path_factory.mktemp("model") / "clip"))
-    return load(NamedModel(source=source), offline=True)
+    if request.param == "pocket-clip":
+        return request.getfixturevalue("pocket_clip")
+    folder = tiny_clip.save(tmp_path_factory.mktemp("model") / "clip")
+    return load(NamedModel(source=str(folder)), offline=True)
 
 
 def texts(rows=5, longest=11, masked=True, seed=0):

@@ -7,8 +7,6 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from compress.models.loading import load
-from compress.recipe.sources import NamedModel
 from compress.targets.graph.emitter import emit
 from compress.targets.graph.padding import read_padding_whole
 from compress.targets.graph.session import open_session, run
@@ -87,8 +85,8 @@ def test_a_lookup_of_other_places_stays(asked):
     assert made.SerializeToString() == before
 
 
-def test_the_text_tower_reads_its_mask_whole():
-    tower = load(NamedModel(source="pocket-clip"), offline=True).towers["text"]
+def test_the_text_tower_reads_its_mask_whole(pocket_clip):
+    tower = pocket_clip.towers["text"]
     plain, made = emit(tower), emit(tower)
     read_padding_whole(made)
     assert operators(made).count("GatherND") == operators(plain).count("GatherND") - 1

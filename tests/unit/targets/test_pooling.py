@@ -13,11 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 from compress.data.runtime import COMPUTED
 from compress.models.external_data import save
 from compress.models.graph import clean
-from compress.models.loading import load
 from compress.models.shape_inference import Shapes
 from compress.models.sites import by_topology, tokens_by_topology
 from compress.models.tower import copied
-from compress.recipe.sources import NamedModel
 from compress.steps.quantize import int4_rtn, int8_static
 from compress.steps.step import Context
 from compress.targets.graph.attention import fuse_attention
@@ -37,11 +35,6 @@ METHODS = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture(scope="module")
-def encoder():
-    return load(NamedModel(source="pocket-clip"), offline=True)
-
-
 def texts(rows, seed=0):
     """Token ids and masks of texts that end at places of their own."""
     rng = np.random.default_rng(seed)
@@ -58,8 +51,8 @@ def images(rows, seed=0):
 MADE = {"text": texts, "vision": images}
 
 
-def treated(encoder, method, options, kind="text"):
-    made = copied(encoder, (kind,))
+def treated(pocket_clip, method, options, kind="text"):
+    made = copied(pocket_clip, (kind,))
     if method is not None:
         spec = method.Spec.model_validate({"towers": (kind,), **options})
         method.apply(made, spec, Context(lambda _: iter([MADE[kind](8, seed=1)])))
@@ -82,8 +75,8 @@ def both(tower, fuse=False):
 
 @METHODS
 @pytest.mark.parametrize("rows", [1, 7])
-def test_embeddings_are_the_same(encoder, method, options, near, rows):
-    tower = treated(encoder, method, options)
+def test_embeddings_are_the_same(pocket_clip, method, options, near, rows):
+    tower = treated(pocket_clip, method, options)
     plain, moved = both(tower)
     feed = texts(rows)
     before, after = (run(open_session(each), [tower.output], feed)[0] for each in (plain, moved))
@@ -91,8 +84,8 @@ def test_embeddings_are_the_same(encoder, method, options, near, rows):
     assert len({tuple(row) for row in np.round(after, 4)}) == rows, "texts that are told apart"
 
 
-def test_the_last_block_computes_one_token(encoder, tmp_path):
-    tower = treated(encoder, None, {})
+def test_the_last_block_computes_one_token(pocket_clip, tmp_path):
+    tower = treated(pocket_clip, None, {})
     last = max(site.layer for site in tower.sites if site.layer is not None)
     _, moved = both(tower)
     nodes = {node.name: node for node in moved.graph.node}
@@ -111,9 +104,9 @@ def test_the_last_block_computes_one_token(encoder, tmp_path):
 @METHODS
 @pytest.mark.parametrize("fuse", [False, True], ids=["products", "operator"])
 def test_a_vision_tower_computes_its_first_token_and_the_others_when_they_are_asked_for(
-    encoder, method, options, near, fuse
+    pocket_clip, method, options, near, fuse
 ):
-    tower = treated(encoder, method, options, "vision")
+    tower = treated(pocket_clip, method, options, "vision")
     plain, moved = both(tower, fuse)
     feed, names = images(5), [tower.output, tower.tokens]
     before, tokens = run(open_session(shown(plain, tower.tokens)), names, feed)
@@ -139,8 +132,8 @@ def shown(model, name):
 
 
 @pytest.mark.parametrize("fuse", [False, True], ids=["products", "operator"])
-def test_a_vision_tower_that_is_read_again_computes_all_tokens(encoder, fuse):
-    tower = treated(encoder, None, {}, "vision")
+def test_a_vision_tower_that_is_read_again_computes_all_tokens(pocket_clip, fuse):
+    tower = treated(pocket_clip, None, {}, "vision")
     _, moved = both(tower, fuse)
     again = clean(moved)
     assert COMPUTED not in {each.name for each in again.graph.initializer}
@@ -153,8 +146,8 @@ def test_a_vision_tower_that_is_read_again_computes_all_tokens(encoder, fuse):
     np.testing.assert_allclose(every, tokens, atol=1e-5)
 
 
-def test_a_vision_tower_stays_as_it_is_where_tokens_have_another_reader(encoder):
-    tower = treated(encoder, None, {}, "vision")
+def test_a_vision_tower_stays_as_it_is_where_tokens_have_another_reader(pocket_clip):
+    tower = treated(pocket_clip, None, {}, "vision")
 
     def moves(change, tokens=tower.tokens):
         plain = emit(tower)
@@ -187,8 +180,8 @@ def test_a_vision_tower_stays_as_it_is_where_tokens_have_another_reader(encoder)
     assert not moves(lambda _: None, tokens="elsewhere")
 
 
-def test_the_query_of_an_attention_is_computed_for_one_token(encoder):
-    tower = treated(encoder, None, {})
+def test_the_query_of_an_attention_is_computed_for_one_token(pocket_clip):
+    tower = treated(pocket_clip, None, {})
     plain = emit(tower)
     read_padding_whole(plain)
     fuse_attention(plain)
@@ -224,8 +217,8 @@ def returned(model, last):
 
 
 @pytest.mark.parametrize("change", [summed, returned])
-def test_a_query_that_others_need_is_chosen_where_it_is(encoder, change):
-    tower = treated(encoder, None, {})
+def test_a_query_that_others_need_is_chosen_where_it_is(pocket_clip, change):
+    tower = treated(pocket_clip, None, {})
     plain = emit(tower)
     fuse_attention(plain)
     change(plain, [node for node in plain.graph.node if node.op_type == "Attention"][-1])
@@ -242,9 +235,9 @@ def test_a_query_that_others_need_is_chosen_where_it_is(encoder, change):
     np.testing.assert_allclose(after, before, atol=1e-6)
 
 
-def changed(encoder, change):
+def changed(pocket_clip, change):
     """Whether the text tower's graph is moved once something about it was changed."""
-    plain = emit(treated(encoder, None, {}))
+    plain = emit(treated(pocket_clip, None, {}))
     change({node.op_type: node for node in plain.graph.node}, plain)
     moved = onnx.ModelProto()
     moved.CopyFrom(plain)
@@ -252,7 +245,7 @@ def changed(encoder, change):
     return moved != plain
 
 
-def test_what_is_not_known_stays_as_it_is(encoder):
+def test_what_is_not_known_stays_as_it_is(pocket_clip):
     def mixed(nodes, model):  # something that mixes tokens behind the last attention
         last = [node for node in model.graph.node if node.op_type == "Gelu"][-1]
         last.op_type, last.domain = "CumSum", ""
@@ -275,12 +268,12 @@ def test_what_is_not_known_stays_as_it_is(encoder):
         last = [node for node in model.graph.node if node.op_type == "Attention"][-1]
         last.attribute.append(helper.make_attribute("is_causal", 1))
 
-    assert changed(encoder, lambda *_: None)
-    assert changed(encoder, lambda _, model: fuse_attention(model))
-    assert not changed(encoder, hidden_by_the_operator)
-    assert not changed(encoder, over_tokens)
-    assert not changed(encoder, mixed)
-    assert not changed(encoder, elsewhere)
+    assert changed(pocket_clip, lambda *_: None)
+    assert changed(pocket_clip, lambda _, model: fuse_attention(model))
+    assert not changed(pocket_clip, hidden_by_the_operator)
+    assert not changed(pocket_clip, over_tokens)
+    assert not changed(pocket_clip, mixed)
+    assert not changed(pocket_clip, elsewhere)
 
 
 def test_a_graph_that_pools_nothing_stays_as_it_is():
