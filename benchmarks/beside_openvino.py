@@ -184,7 +184,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     lines = [
         f"`python benchmarks/beside_openvino.py {told}`: nncf {version} and OpenVINO {openvino.__version__}, "
         f"onnxruntime {onnxruntime.__version__}, {given.threads} threads each. Ratios by round with the lowest and the "
-        "highest; below 1 is faster. Where a processor has AMX, OpenVINO computes in bfloat16 what is not in 8 bits; "
+        "highest; below 1 is faster. Where a processor has bfloat16, OpenVINO computes in it what is not in 8 bits; "
         "the last column forbids it that. The profile is of the vision tower at batch 1.",
     ]
     for name in given.shapes:
