@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import onnx
 import pytest
@@ -97,6 +99,24 @@ def test_embeddings_are_the_same_and_tokens_are_fewer(encoder, method, options, 
     found, short = run(open_session(shown(after, names[1])), names, feed)
     np.testing.assert_allclose(found, expected, atol=near)
     assert len({tuple(row) for row in np.round(found, 4)}) == len(found), "texts that are told apart"
+    assert (long.shape[1], short.shape[1]) == (LENGTH, 11)
+
+
+def test_the_largest_id_can_end_a_text(tmp_path):
+    """As in models that were published before configs named the end token right (`eos_token_id` 2)."""
+    folder = tiny_clip.save(tmp_path / "clip")
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["eos_token_id"] = 2
+    (folder / "config.json").write_text(json.dumps(config))
+    tower = load(NamedModel(source=str(folder)), offline=True).towers["text"]
+    before = written(tower)
+    assert not of(before, "Equal"), "no id is named"
+    feed = texts()
+    feed["input_ids"][feed["input_ids"] == END] = len(tiny_clip.VOCABULARY) - 1
+    last = of(before, "Attention")[-1].output[0]
+    expected, long = run(open_session(shown(before, last)), [tower.output, last], feed)
+    found, short = run(open_session(shown(cut(before), last)), [tower.output, last], feed)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
     assert (long.shape[1], short.shape[1]) == (LENGTH, 11)
 
 
