@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import tiny_clip
+from graphs import shown
 from onnx import helper, numpy_helper
 
 from compress.models.loading import load
@@ -94,13 +95,6 @@ def test_codes_are_the_same(encoder):
     assert moved.max() <= 1
     assert np.mean(moved > 0) < 1e-3
     assert len(np.unique(before)) > 50
-
-
-def shown(model, name):
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
-    made.graph.output.append(onnx.ValueInfoProto(name=name))
-    return made
 
 
 def read_twice(model):

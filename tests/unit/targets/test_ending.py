@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import tiny_clip
+from graphs import shown
 from onnx import TensorProto, helper, numpy_helper
 
 from compress.data.runtime import CUT
@@ -76,13 +77,6 @@ def cut(made):
     shorter.CopyFrom(made)
     cut_after_end(shorter)
     return shorter
-
-
-def shown(model, name):
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
-    made.graph.output.append(onnx.ValueInfoProto(name=name))
-    return made
 
 
 @METHODS

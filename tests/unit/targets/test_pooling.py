@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+from graphs import shown
 from onnx import TensorProto, helper, numpy_helper
 
 from compress.data.runtime import COMPUTED
@@ -122,13 +123,6 @@ def test_a_vision_tower_computes_its_first_token_and_the_others_when_they_are_as
     assert [node.name for node in moved.graph.node if node.op_type == "Gather"][-1:] == [
         node.name for node in plain.graph.node if node.op_type == "Gather"
     ][-1:]
-
-
-def shown(model, name):
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
-    made.graph.output.append(onnx.ValueInfoProto(name=name))
-    return made
 
 
 @pytest.mark.parametrize("fuse", [False, True], ids=["products", "operator"])
