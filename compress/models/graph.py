@@ -121,8 +121,11 @@ def _constants_to_initializers(graph: onnx.GraphProto) -> None:
 def _compute_all_tokens(graph: onnx.GraphProto) -> None:
     """Leave out, in place, what cuts off tokens that nobody asked for (`targets.graph.pooling`, `.ending`)."""
     slices = [node for node in graph.node if node.op_type == "Slice"]
+    given = {value.name for value in graph.input}
     cut = {
-        node.output[0]: node.input[0] for node in slices if COMPUTED in node.input or node.output[0].endswith(f"_{CUT}")
+        node.output[0]: node.input[0]
+        for node in slices
+        if COMPUTED in node.input[2:3] or (node.input[0] in given and node.output[0] == f"{node.input[0]}_{CUT}")
     }
     for node in graph.node if cut else ():
         node.input[:] = [cut.get(name, name) for name in node.input]

@@ -163,11 +163,11 @@ class _Text:
             raise _Unknown
 
     def _prove_aside(self) -> None:
-        """Compute what depends on places alone for texts and for their beginnings."""
-        names = [*self.aside, self.place]
+        """Compute what depends on places alone, for texts and for their beginnings."""
+        names, end = [*self.aside, self.place], self._end()
         session = open_session(self._part(names))
         for mask in _masks():
-            feed = {name: _ids(mask, self._end()) if name == self.ids else mask for name in self.given}
+            feed = {name: _ids(mask, end) if name == self.ids else mask for name in self.given}
             whole, cut = (run(session, names, {name: each[:, :size] for name, each in feed.items()}) for size in _SIZES)
             for how, long, short in zip(self.aside.values(), whole, cut, strict=False):
                 _compare(how, long, short)

@@ -46,10 +46,11 @@ def pool_early(model: onnx.ModelProto, tokens: str | None = None) -> None:
 
     `tokens` names the value whose tokens others may ask for; it keeps its name.
     """
-    pooled = next((node for node in reversed(model.graph.node) if _pools(node, model)), None)
+    fixed = initializers(model)
+    pooled = next((node for node in reversed(model.graph.node) if _pools(node, fixed)), None)
     if pooled is None:
         return
-    move = _Move.of(model, pooled)
+    move = _Move.of(model, pooled, fixed)
     try:
         move.find_attention()
         if pooled.input[0] in move.whole or move.shapes.of.get(pooled.input[0], [])[1:2] == [1]:
@@ -67,13 +68,13 @@ def pool_early(model: onnx.ModelProto, tokens: str | None = None) -> None:
     drop_unused(model.graph)
 
 
-def _pools(node: onnx.NodeProto, model: onnx.ModelProto) -> bool:
+def _pools(node: onnx.NodeProto, fixed: Mapping[str, onnx.TensorProto]) -> bool:
     """Whether a node chooses a token of each sample: by places, or the first."""
     if node.op_type == "GatherND":
         return not option(node, "batch_dims", 0)
     if node.op_type != "Gather" or option(node, "axis", 0) != 1:
         return False
-    place = next((each for each in model.graph.initializer if each.name == node.input[1]), None)
+    place = fixed.get(node.input[1])
     return place is not None and not place.dims and int(numpy_helper.to_array(place)) == 0
 
 
@@ -96,13 +97,13 @@ class _Move:
     _known: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, model: onnx.ModelProto, pooled: onnx.NodeProto) -> _Move:
+    def of(cls, model: onnx.ModelProto, pooled: onnx.NodeProto, fixed: dict[str, onnx.TensorProto]) -> _Move:
         """For the node that pools."""
         makers = {name: node for node in model.graph.node for name in node.output}
         readers = Counter(name for node in model.graph.node for name in set(reads(node)))
         readers.update(each.name for each in model.graph.output)
         place = pooled.input[1] if pooled.op_type == "GatherND" else None
-        return cls(model, place, makers, initializers(model), Shapes(model), readers)
+        return cls(model, place, makers, fixed, Shapes(model), readers)
 
     def find_attention(self) -> None:
         """Learn what is needed whole: everything that the keys and values of the last attention come from.

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import tiny_clip
-from graphs import shown
+from graphs import rewritten, shown
 from onnx import helper, numpy_helper
 
 from compress.models.loading import load
@@ -49,9 +49,7 @@ def products(encoder, method, **options):
 
 
 def folded(plain):
-    made = onnx.ModelProto()
-    made.CopyFrom(plain)
-    fold_factors(made)
+    made = rewritten(plain, fold_factors)
     onnx.checker.check_model(made, full_check=True)
     return made
 

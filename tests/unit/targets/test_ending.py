@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import tiny_clip
-from graphs import shown
+from graphs import rewritten, shown
 from onnx import TensorProto, helper, numpy_helper
 
 from compress.data.runtime import CUT
@@ -73,10 +73,7 @@ def written(tower, change=lambda _: None):
 
 
 def cut(made):
-    shorter = onnx.ModelProto()
-    shorter.CopyFrom(made)
-    cut_after_end(shorter)
-    return shorter
+    return rewritten(made, cut_after_end)
 
 
 @METHODS
@@ -142,6 +139,22 @@ def test_a_file_that_is_read_again_takes_whole_texts(encoder):
     np.testing.assert_allclose(found, expected, atol=1e-5)
     once = cut(written(tower))
     assert cut(once) == once, "cut already"
+
+
+def test_a_slice_of_somebody_else_stays():
+    """Its name may end alike: what is cut must be an input, and be called after it."""
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])
+    nodes = [
+        helper.make_node("Relu", ["x"], ["y"]),
+        helper.make_node("Slice", ["y", "first", "last", "axis"], [f"y_{CUT}"]),
+        helper.make_node("Slice", ["x", "first", "last", "axis"], [f"z_{CUT}"]),
+        helper.make_node("Concat", [f"y_{CUT}", f"z_{CUT}"], ["w"], axis=1),
+    ]
+    weights = [numpy_helper.from_array(np.array([at]), name) for name, at in (("first", 0), ("last", 2), ("axis", 1))]
+    out = helper.make_tensor_value_info("w", TensorProto.FLOAT, ["batch", 4])
+    made = helper.make_model(helper.make_graph(nodes, "g", [value], [out], weights))
+    assert [node.op_type for node in clean(made).graph.node] == ["Relu", "Slice", "Slice", "Concat"]
+    assert clean(made).graph.node[-1].input == [f"y_{CUT}", f"z_{CUT}"]
 
 
 def of(made, op):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from graphs import shown
+from graphs import rewritten, shown
 from onnx import TensorProto, helper, numpy_helper
 
 from compress.data.runtime import COMPUTED
@@ -67,9 +67,7 @@ def both(tower, fuse=False):
     if fuse:
         fuse_attention(plain)
     lift_masked(plain)
-    moved = onnx.ModelProto()
-    moved.CopyFrom(plain)
-    pool_early(moved, tower.tokens)
+    moved = rewritten(plain, pool_early, tower.tokens)
     onnx.checker.check_model(moved, full_check=True)
     return plain, moved
 
@@ -146,9 +144,7 @@ def test_a_vision_tower_stays_as_it_is_where_tokens_have_another_reader(pocket_c
     def moves(change, tokens=tower.tokens):
         plain = emit(tower)
         change(plain.graph)
-        made = onnx.ModelProto()
-        made.CopyFrom(plain)
-        pool_early(made, tokens)
+        made = rewritten(plain, pool_early, tokens)
         return made != plain
 
     def mean(graph):  # of all patches, beside the first token
@@ -179,9 +175,7 @@ def test_the_query_of_an_attention_is_computed_for_one_token(pocket_clip):
     plain = emit(tower)
     read_padding_whole(plain)
     fuse_attention(plain)
-    moved = onnx.ModelProto()
-    moved.CopyFrom(plain)
-    pool_early(moved)
+    moved = rewritten(plain, pool_early)
     onnx.checker.check_model(moved, full_check=True)
     shapes = Shapes(moved).of
     queries = [shapes[node.input[0]][1] for node in moved.graph.node if node.op_type == "Attention"]
@@ -216,9 +210,7 @@ def test_a_query_that_others_need_is_chosen_where_it_is(pocket_clip, change):
     plain = emit(tower)
     fuse_attention(plain)
     change(plain, [node for node in plain.graph.node if node.op_type == "Attention"][-1])
-    moved = onnx.ModelProto()
-    moved.CopyFrom(plain)
-    pool_early(moved)
+    moved = rewritten(plain, pool_early)
     onnx.checker.check_model(moved, full_check=True)
     assert len({node.name for node in moved.graph.node}) == len(moved.graph.node)
     last = [node for node in moved.graph.node if node.op_type == "Attention"][-1]
@@ -233,9 +225,7 @@ def changed(pocket_clip, change):
     """Whether the text tower's graph is moved once something about it was changed."""
     plain = emit(treated(pocket_clip, None, {}))
     change({node.op_type: node for node in plain.graph.node}, plain)
-    moved = onnx.ModelProto()
-    moved.CopyFrom(plain)
-    pool_early(moved)
+    moved = rewritten(plain, pool_early)
     return moved != plain
 
 
